@@ -1,0 +1,76 @@
+"""Argument checks used by more than one module: each says what was expected and what came."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(value: object) -> str:
+    """Say what ``value`` is, short enough for an error message."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
+    text = repr(value)
+    if len(text) > 60:
+        text = text[:57] + "..."
+    return f"{text} ({type(value).__name__})"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return '; nearest: a, b' for the names of ``known`` nearest to ``name``, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(nearest)}" if nearest else ""
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}: expected one of {expected}, got {describe(value)}")
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a positive integer, got {describe(value)}")
+    if value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number in (0, 1], got {describe(value)}")
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
+
+
+def as_map(name: str, value: Any, *, batched: bool = False) -> Tensor:
+    """Return ``value`` as a finite floating-point tensor of shape (H, W), or (..., H, W) if ``batched``.
+
+    NumPy arrays and nested lists are taken as well; a floating-point tensor is returned as it came.
+    """
+    expected = "a map of shape (..., H, W)" if batched else "a map of shape (H, W)"
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}") from error
+    if tensor.ndim < 2 or (tensor.ndim > 2 and not batched):
+        raise ValueError(f"{name}: expected {expected}, got shape {tuple(tensor.shape)}")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name}: expected real numbers, got {describe(tensor)}")
+    if not tensor.is_floating_point():
+        tensor = tensor.double()
+    if tensor.numel() == 0:
+        raise ValueError(
+            f"{name}: expected {expected} with at least one pixel, got shape {tuple(tensor.shape)}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(
+            f"{name}: expected finite values, got {int((~torch.isfinite(tensor)).sum())} that are not"
+        )
+    return tensor

@@ -1,0 +1,153 @@
+"""Run a model and leave it as it was: flags, hooks, random state, layer capture (context managers)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erfattr._checks import describe, suggest
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put every submodule in evaluation mode, and each back in its own mode afterwards."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    flags = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Switch parameter gradients off (they are half of a backward pass), and each back as it was."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    flags = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """Run ``model`` in evaluation mode without parameter gradients; restore flags and the random state.
+
+    Whatever the model draws from torch's random generators (CPU and its own CUDA devices) is given back.
+    """
+    devices = {tensor.device for tensor in tensors_of(model) if tensor.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device.index or 0 for device in devices]))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(frozen(model))
+        yield
+
+
+def tensors_of(model: Any) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of a module; nothing for another callable."""
+    if isinstance(model, nn.Module):
+        yield from model.parameters()
+        yield from model.buffers()
+
+
+def device_and_dtype(model: Any) -> tuple[torch.device | None, torch.dtype | None]:
+    """Return device and floating-point dtype of the model's first floating-point tensor, or two ``None``."""
+    for tensor in tensors_of(model):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return None, None
+
+
+def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module]:
+    """Return dotted name and module of ``layer``, given as either.
+
+    Raises:
+        TypeError: ``layer`` is neither a module nor a string.
+        ValueError: the model has no such layer; the nearest names are suggested.
+    """
+    names = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if isinstance(layer, nn.Module):
+        for name, module in names.items():
+            if module is layer:
+                return name, module
+        if layer is model:
+            return "", model
+        raise ValueError(
+            f"layer: expected a submodule of the {type(model).__name__}, got a {type(layer).__name__} that is not in it"
+        )
+    if not isinstance(layer, str):
+        raise TypeError(f"layer: expected a module or its dotted name, got {describe(layer)}")
+    if layer not in names:
+        raise ValueError(f"layer: the {type(model).__name__} has no layer {layer!r}{suggest(layer, names)}")
+    return layer, names[layer]
+
+
+class _Stopped(Exception):  # noqa: N818  (a signal, not an error)
+    """Raised inside the model once everything wanted has been seen."""
+
+
+@contextmanager
+def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call ``hook(name, output)`` whenever one of ``modules`` has run; remove the hooks afterwards."""
+    handles = []
+    try:
+        for name, module in modules.items():
+            handles.append(
+                module.register_forward_hook(lambda _module, _args, output, name=name: hook(name, output))
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def captured(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    run: Callable[[], Any],
+    *,
+    stop_after: Mapping[str, int] | None = None,
+) -> tuple[dict[str, Any], Any]:
+    """Call ``run()`` and return what each of ``layers`` gave on its last call, and what ``run`` returned.
+
+    Args:
+        model: The model that ``run`` calls.
+        layers: The modules to record, by name.
+        run: Calls the model.
+        stop_after: How often each layer runs in one forward pass. With it the pass ends as soon as the last
+            of them has run, and the second result is ``None``.
+
+    Raises:
+        ValueError: a layer never ran.
+    """
+    outputs: dict[str, Any] = {}
+    counts = dict.fromkeys(layers, 0)
+
+    def record(name: str, output: Any) -> None:
+        outputs[name] = output
+        counts[name] += 1
+        if stop_after is not None and all(counts[key] >= stop_after[key] for key in layers):
+            raise _Stopped
+
+    with hooked(layers, record):
+        try:
+            result = run()
+        except _Stopped:
+            result = None
+    never = [name for name in layers if name not in outputs]
+    if never:
+        raise ValueError(
+            f"layer: {', '.join(map(repr, never))} never ran in the forward pass of the {type(model).__name__}"
+        )
+    return outputs, result
