@@ -84,7 +84,8 @@ def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module
         if layer is model:
             return "", model
         raise ValueError(
-            f"layer: expected a submodule of the {type(model).__name__}, got a {type(layer).__name__} that is not in it"
+            f"layer: expected a submodule of the {type(model).__name__}, "
+            f"got a {type(layer).__name__} that is not in it"
         )
     if not isinstance(layer, str):
         raise TypeError(f"layer: expected a module or its dotted name, got {describe(layer)}")
@@ -93,8 +94,11 @@ def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module
     return layer, names[layer]
 
 
-class _Stopped(Exception):  # noqa: N818  (a signal, not an error)
-    """Raised inside the model once everything wanted has been seen."""
+class _Stopped(BaseException):
+    """Ends a forward pass once everything wanted has been seen.
+
+    Not an ``Exception``: a model that catches those must not swallow it.
+    """
 
 
 @contextmanager
@@ -112,42 +116,44 @@ def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, Any], None]) -
             handle.remove()
 
 
-def captured(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
+def observed(
+    modules: Mapping[str, nn.Module],
+    observe: Callable[[str, Any], Any],
     run: Callable[[], Any],
     *,
     stop_after: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], Any]:
-    """Call ``run()`` and return what each of ``layers`` gave on its last call, and what ``run`` returned.
+    """Call ``run()`` and return ``observe(name, output)`` of each module's last call, and what ``run`` gave.
+
+    The observation is made the moment the module has run, so that a later in-place operation on its output
+    (``ReLU(inplace=True)`` behind a batch normalisation) does not change what is seen.
 
     Args:
-        model: The model that ``run`` calls.
-        layers: The modules to record, by name.
+        modules: The modules to observe, by a name of the caller's choice.
+        observe: Called with name and output; its result is kept.
         run: Calls the model.
-        stop_after: How often each layer runs in one forward pass. With it the pass ends as soon as the last
-            of them has run, and the second result is ``None``.
+        stop_after: How often each module runs in one forward pass. With it the pass ends as soon as the
+            last of them has run, and the second result is ``None``.
 
     Raises:
-        ValueError: a layer never ran.
+        ValueError: a module never ran.
     """
-    outputs: dict[str, Any] = {}
-    counts = dict.fromkeys(layers, 0)
+    seen: dict[str, Any] = {}
+    counts = dict.fromkeys(modules, 0)
 
     def record(name: str, output: Any) -> None:
-        outputs[name] = output
+        seen[name] = observe(name, output)
         counts[name] += 1
-        if stop_after is not None and all(counts[key] >= stop_after[key] for key in layers):
+        if stop_after is not None and all(counts[key] >= stop_after[key] for key in modules):
             raise _Stopped
 
-    with hooked(layers, record):
+    result = None
+    with hooked(modules, record):
         try:
             result = run()
         except _Stopped:
-            result = None
-    never = [name for name in layers if name not in outputs]
+            pass
+    never = [name for name in modules if name not in seen]
     if never:
-        raise ValueError(
-            f"layer: {', '.join(map(repr, never))} never ran in the forward pass of the {type(model).__name__}"
-        )
-    return outputs, result
+        raise ValueError(f"layer: {', '.join(map(repr, never))} never ran in the model's forward pass")
+    return seen, result
