@@ -1,0 +1,83 @@
+# `make demo` and `make test` do everything on a bare machine; `make help` lists the rest.
+# The virtual environment is made by scripts/venv.sh, with uv when it is there and plain pip when not.
+
+VENV ?= .venv
+UV ?= uv
+OUTPUT ?= erfattr-output
+ARGS ?=
+export PYTHON UV
+
+BIN := $(VENV)/bin
+DEMO := $(BIN)/erfattr map --model demo --output $(OUTPUT)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test venv lint format types docs hooks wheel check clean distclean FORCE
+
+help:
+	@echo 'make demo      install, run the main job on embedded data, print where the pictures are'
+	@echo 'make test      install, run the tests; make test ARGS="-k erf -x" hands ARGS to pytest'
+	@echo 'make venv      install everything that working on erfattr needs'
+	@echo 'make lint      ruff: rules and format          make format    let ruff mend both'
+	@echo 'make types     mypy --strict on erfattr/       make docs      build docs/_build/html'
+	@echo 'make hooks     the pre-commit hooks            make wheel     build it and try it in a new environment'
+	@echo 'make check     test, lint, types, docs, hooks and wheel'
+	@echo 'make clean     remove what was built           make distclean remove $(VENV) as well'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder the environment, UV= (empty) pip instead of uv,'
+	@echo 'OUTPUT=folder where the demo writes, ARGS="..." adds arguments to the demo or to pytest.'
+
+# One stamp for each set of extras; all are out of date when the environment is half-made, broken or moved.
+INSTALL := pyproject.toml scripts/venv.sh $(if $(shell sh scripts/venv.sh --stale '$(VENV)'),FORCE)
+$(VENV)/.installed-run: $(INSTALL)
+	@sh scripts/venv.sh '$(VENV)' -e .
+	@touch $@
+$(VENV)/.installed-test: $(INSTALL)
+	@sh scripts/venv.sh '$(VENV)' -e '.[test]'
+	@touch $@
+$(VENV)/.installed-dev: $(INSTALL)
+	@sh scripts/venv.sh '$(VENV)' -e '.[dev,docs]'
+	@touch $@
+FORCE:
+
+demo: $(VENV)/.installed-run
+	$(DEMO) $(ARGS)
+	@printf '\nThe pictures:\n' && ls -d "$$(cd '$(OUTPUT)' && pwd -P)"/*.png
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+venv: $(VENV)/.installed-dev
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "The pages: $$(pwd -P)/docs/_build/html/index.html"
+
+# The hooks call the tools of this environment, so they find it first on the path.
+hooks: $(VENV)/.installed-dev
+	PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/pre-commit run --all-files
+
+wheel: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	sh scripts/check_wheel.sh dist/erfattr-*.whl
+
+check: test lint types docs hooks wheel
+
+clean:
+	rm -rf dist build docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache
+	find erfattr tests examples benchmarks scripts docs -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf '$(VENV)'
