@@ -4,6 +4,23 @@ The mathematics is that of Kim et al., *Dead Pixel Test Using Effective Receptiv
 table numbers in docstrings are those of that paper.
 """
 
+from erfattr.dead_pixels import DeadPixelMap
+from erfattr.erf import ERF
+from erfattr.sensitivity import SensitivityMaps
+from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
+from erfattr.statistics import MapSource, MapStatistics
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "ERF",
+    "DeadPixelMap",
+    "FeatureUnit",
+    "MapSource",
+    "MapStatistics",
+    "ModelOutput",
+    "SensitivityMaps",
+    "__version__",
+    "from_channels_last",
+    "from_tokens",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -148,11 +148,8 @@ def observed(
             raise _Stopped
 
     result = None
-    with hooked(modules, record):
-        try:
-            result = run()
-        except _Stopped:
-            pass
+    with hooked(modules, record), suppress(_Stopped):
+        result = run()
     never = [name for name in modules if name not in seen]
     if never:
         raise ValueError(f"layer: {', '.join(map(repr, never))} never ran in the model's forward pass")

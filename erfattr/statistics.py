@@ -1,0 +1,140 @@
+"""Streaming map statistics: mean, standard error, group means; fixed memory whatever the number of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from erfattr._checks import check_positive_int
+
+
+@dataclass(frozen=True)
+class MapSource:
+    """What a map is the sensitivity of.
+
+    Attributes:
+        layer: Dotted name of the layer, or ``"output"`` for the network's output.
+        unit: Position (i, j) in the layer's feature map, from 0; ``None`` for the output.
+        feature_size: (H, W) of that feature map; ``None`` for the output.
+        center: Pixel (y, x) on which the unit is centred by the strides and paddings before it; ``None``
+            for the output, and where the receptive field could not be traced.
+        target: Which output was explained: ``None`` (mean of all outputs), a class index, ``"predicted"`` or
+            ``"label"``; ``None`` for a unit.
+        rectify: What was done to each image's gradient: ``"relu"``, ``"abs"`` or ``"none"``.
+        input_size: (H, W) of the images.
+    """
+
+    layer: str
+    unit: tuple[int, int] | None
+    feature_size: tuple[int, int] | None
+    center: tuple[float, float] | None
+    target: int | tuple[int, ...] | str | None
+    rectify: str
+    input_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """A map averaged over images, and how well the average is known.
+
+    Attributes:
+        mean: (H, W), float64: the map R of eq. 3.
+        standard_error: (H, W), float64: standard deviation over images, divided by the square root of their
+            number; infinite for one image.
+        n_images: Number of images averaged.
+        group_means: (G, H, W), float64: means over interleaved groups (image k belongs to group k mod G);
+            only groups that have an image.
+        group_sizes: Number of images of each group.
+        source: What the map is the sensitivity of; ``None`` where the maps came from elsewhere.
+    """
+
+    mean: Tensor
+    standard_error: Tensor
+    n_images: int
+    group_means: Tensor
+    group_sizes: tuple[int, ...]
+    source: MapSource | None = None
+
+
+class StreamingStatistics:
+    """Accumulates per-image maps in float64, in memory that does not grow with their number.
+
+    Sums are kept for each of ``groups`` interleaved groups and added image by image in order, so the result
+    does not depend on how the images were batched.
+
+    Args:
+        groups: Number of groups, at least 2. The relative precision of a jackknife standard error is about
+            1 / sqrt(2 (G - 1)); memory is G + 1 maps of float64.
+
+    Raises:
+        TypeError: ``groups`` is not an integer.
+        ValueError: ``groups`` is below 2, maps are of another shape than the first ones, or a result is asked
+            for before any image came.
+
+    Example:
+        >>> statistics = StreamingStatistics(groups=2)
+        >>> statistics.update(torch.tensor([[[1.0]], [[2.0]], [[6.0]]]))
+        >>> result = statistics.result()
+        >>> result.mean.item(), result.group_means.flatten().tolist(), result.group_sizes
+        (3.0, [3.5, 2.0], (2, 1))
+    """
+
+    def __init__(self, groups: int = 16) -> None:
+        check_positive_int("groups", groups)
+        if groups < 2:
+            raise ValueError(f"groups: expected at least 2, got {groups}")
+        self.groups = groups
+        self.n_images = 0
+        self._counts = [0] * groups
+        self._sums: Tensor | None = None
+        self._squares: Tensor | None = None
+
+    def update(self, maps: Tensor, first_index: int | None = None) -> None:
+        """Add the maps of consecutive images.
+
+        Args:
+            maps: (N, H, W), one map per image; left as they are.
+            first_index: Number of the first image in the whole sequence, which decides the groups; by
+                default the number of images seen so far.
+        """
+        maps = maps.detach()
+        if maps.device.type == "mps":  # has no float64
+            maps = maps.cpu()
+        maps = maps.double()
+        if self._sums is None or self._squares is None:
+            self._sums = maps.new_zeros((self.groups, *maps.shape[1:]))
+            self._squares = maps.new_zeros(maps.shape[1:])
+        if maps.shape[1:] != self._squares.shape:
+            raise ValueError(
+                f"maps: expected maps of shape {tuple(self._squares.shape)}, got {tuple(maps.shape[1:])}"
+            )
+        start = self.n_images if first_index is None else first_index
+        # At most one image of each group at a time: every group is summed in the order of its images.
+        for offset in range(0, len(maps), self.groups):
+            part = maps[offset : offset + self.groups]
+            groups = [(start + offset + k) % self.groups for k in range(len(part))]
+            self._sums[groups] += part
+            for group in groups:
+                self._counts[group] += 1
+        for one in maps:
+            self._squares.addcmul_(one, one)
+        self.n_images += len(maps)
+
+    def result(self, source: MapSource | None = None) -> MapStatistics:
+        """Return mean, standard error and group means on the CPU."""
+        if self._sums is None or self._squares is None or self.n_images == 0:
+            raise ValueError("statistics: expected at least one image, got none")
+        n = self.n_images
+        sums, squares = self._sums.cpu(), self._squares.cpu()
+        mean = sums.sum(0) / n
+        if n > 1:
+            variance = (squares - n * mean * mean).clamp_min(0) / (n - 1)
+            standard_error = (variance / n).sqrt()
+        else:
+            standard_error = torch.full_like(mean, torch.inf)
+        kept = [group for group, count in enumerate(self._counts) if count]
+        sizes = tuple(self._counts[group] for group in kept)
+        group_means = sums[kept] / torch.tensor(sizes, dtype=torch.float64)[:, None, None]
+        return MapStatistics(mean, standard_error, n, group_means, sizes, source)
