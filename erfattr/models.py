@@ -9,7 +9,7 @@ import operator
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from erfattr._checkpoint import load_checkpoint
 from erfattr._checks import describe, suggest
 from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD
 
@@ -41,7 +42,7 @@ class ModelInfo:
         mean: Of the three channels that the images are normalised with, on the scale 0..1.
         std: Of the three channels, likewise.
         size: Side in pixels of the images that the weights were made for.
-        seed: Of the random initialisation, ``None`` where the weights are not random.
+        seed: Of the random numbers that made the weights, ``None`` where they come from a file.
     """
 
     name: str
@@ -130,7 +131,7 @@ def load_model(
     model = loaded.model.to(target).eval()
     info = ModelInfo(
         name=name,
-        weights=f"random initialisation, seed {seed}" if loaded.random else loaded.weights,
+        weights=loaded.weights + (f", seed {seed}" if loaded.random else ""),
         weights_sha256=weights_hash(model),
         mean=loaded.mean,
         std=loaded.std,
@@ -259,7 +260,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _from_package(weights: str | Path | None) -> _Loaded:
     if weights is None or weights == "DEFAULT":
         model = DemoNet()
-        _load_checkpoint(model, DEMO_WEIGHTS)
+        load_checkpoint(model, DEMO_WEIGHTS)
         return _Loaded(model, "shipped with erfattr, trained on Caltech-101", random=False)
     return _from_builder(DemoNet, weights, known=("none", "DEFAULT"))
 
@@ -282,13 +283,11 @@ def _from_torchvision(name: str, weights: str | Path | None, show_progress: bool
     enum = torchvision.models.get_model_weights(name).__members__
     default = enum.get("DEFAULT")
     expected = _preprocessing(default) if default is not None else {}
-    label = str(weights if weights is not None else "DEFAULT").rpartition(".")[2]
     if weights is None and default is None:
         raise ValueError(f"weights: torchvision has none for {name!r}; give a checkpoint file or 'none'")
-    if label in enum and not isinstance(weights, Path):
-        chosen = enum[label]
-        if weights is not None and "." in str(weights) and str(weights) != str(chosen):
-            raise ValueError(f"weights: {name!r} has {chosen}, got {str(weights)!r}")
+    owner, _, member = str("DEFAULT" if weights is None else weights).rpartition(".")
+    if member in enum and owner in ("", enum[member].__class__.__name__):
+        chosen = enum[member]
         try:
             model = torchvision.models.get_model(name, weights=chosen, progress=show_progress)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -296,7 +295,7 @@ def _from_torchvision(name: str, weights: str | Path | None, show_progress: bool
         return _Loaded(model, f"torchvision {chosen}", random=False, **_preprocessing(chosen))
     return _from_builder(
         lambda: torchvision.models.get_model(name, weights=None, **options),
-        "" if weights is None else weights,
+        weights,
         known=("none", *enum),
         **expected,
     )
@@ -365,6 +364,8 @@ def _from_timm(name: str, weights: str | Path | None) -> _Loaded:
 
 def _from_factory(name: str, weights: str | Path | None) -> _Loaded:
     path, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*path.split("."), *attribute.split(".")]):
+        raise ValueError(f"name: expected 'module.path:factory', got {name!r}")
     module = _imported(path)
     try:
         factory = operator.attrgetter(attribute)(module)
@@ -384,7 +385,7 @@ def _from_factory(name: str, weights: str | Path | None) -> _Loaded:
         return model
 
     if weights is None:
-        return _Loaded(build(), f"as returned by {name}", random=False)
+        return _Loaded(build(), f"as returned by {name}", random=True)  # or not: it alone knows
     return _from_builder(build, weights, known=("none",))
 
 
@@ -397,65 +398,22 @@ def _imported(path: str) -> ModuleType:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise  # the module is there; something that it imports is not
         raise ValueError(f"name: no module {path!r} is installed or in {here}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"name: expected 'module.path:factory', got module path {path!r}") from error
     finally:
         sys.path.remove(here)
 
 
 def _from_builder(
-    build: Callable[[], nn.Module], weights: str | Path, *, known: tuple[str, ...], **expected: Any
+    build: Callable[[], nn.Module], weights: str | Path | None, *, known: tuple[str, ...], **expected: Any
 ) -> _Loaded:
     """Initialise at random, or load a checkpoint file; ``known`` are the names that would have been good."""
     if weights == "none":
-        return _Loaded(build(), "", random=True, **expected)
-    path = Path(weights)
+        return _Loaded(build(), "random initialisation", random=True, **expected)
+    path = Path(weights or "")
     if not path.is_file():
         raise ValueError(
             f"weights: expected one of {', '.join(known)} or a checkpoint file, got {str(weights)!r}"
             f"{suggest(str(weights), known)}"
         )
     model = build()
-    _load_checkpoint(model, path)
+    load_checkpoint(model, path)
     return _Loaded(model, f"checkpoint file {path.name}", random=False, **expected)
-
-
-def _load_checkpoint(model: nn.Module, path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"weights: {path} cannot be read as tensors alone ({type(error).__name__}: {reason}); "
-            "expected what torch.save(model.state_dict(), path) writes"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights: expected a state dict in {path}, got {describe(content)}")
-    if all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    try:
-        model.load_state_dict(content)
-    except RuntimeError as error:
-        difference = _difference(model.state_dict(), content)
-        raise ValueError(
-            f"weights: {path} does not fit the {type(model).__name__}: {difference or error}"
-        ) from error
-
-
-def _difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    missing = [key for key in expected if key not in given]
-    unexpected = [key for key in given if key not in expected]
-    shapes = [
-        f"{key} is {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in given and isinstance(given[key], Tensor) and given[key].shape != expected[key].shape
-    ]
-    parts = []
-    for title, names in (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes)):
-        if names:
-            more = ", ..." if len(names) > 3 else ""
-            parts.append(f"{len(names)} {title} ({', '.join(names[:3])}{more})")
-    return "; ".join(parts)
