@@ -73,7 +73,7 @@ remove() {
 explain() { # LOG VENV: turn the installer's own message into what to do about it
     version=$(version_of "$2/bin/python" || echo unknown)
     if grep -qiE 'no space left|disk quota|os error 28|errno 28' "$1"; then
-        fail "the disk is full ($(free_kb "$2") kB free at $2)." \
+        fail "the disk is full ($(($(free_kb "$2") / 1000)) MB free at $2)." \
             "With CUDA, as Linux gets PyTorch, the packages take about 6 GB." \
             "Free some space (uv cache clean, pip cache purge) and run the same command again."
     elif grep -qiE 'name resolution|getaddrinfo|dns error|failed to lookup|NewConnectionError|connection (refused|reset|error)|error sending request|could not connect|failed to connect|network is unreachable|timed out|max retries|network connectivity|proxyerror|tunnel' "$1"; then
@@ -110,8 +110,8 @@ fi
 
 reason=$(stale "$venv")
 if [ -n "$reason" ]; then
-    say "$venv is made anew: $reason."
     remove "$venv"
+    say "$venv is made anew: $reason."
 fi
 
 log=$(mktemp "${TMPDIR:-/tmp}/erfattr-install.XXXXXX") || fail "no temporary file could be made; is the disk full?"
