@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install a wheel with its dependencies in a new environment and use it from outside the repository.
+# Install a wheel with its dependencies in a new environment and use it from outside the repository:
+# import every public name, find every data file, run the command line on embedded data.
 #
 #   sh scripts/check_wheel.sh dist/erfattr-0.1.0-py3-none-any.whl
 set -eu
@@ -31,3 +32,5 @@ for name in erfattr.__all__:
 print(f"erfattr {erfattr.__version__}: {len(erfattr.__all__)} public names, {len(expected)} data files")
 PYTHON
 venv/bin/erfattr --help
+venv/bin/erfattr map --model demo --count 2 --output maps
+ls maps/*.png maps/*.npy maps/*.json
