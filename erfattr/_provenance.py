@@ -1,19 +1,20 @@
-"""Which input rows (or columns) each element of a tensor has read: sets, and what windows and sums make of them.
+"""Which input rows (or columns) each element of a tensor has read: sets, and what is made of them.
 
-Every element carries an id into a table of interned sets (:class:`Sets`), one table for the rows of the input and
-one for its columns. A set has three parts:
+Every element carries an id into a table of interned sets (:class:`Sets`), one table for the rows of the input
+and one for its columns. A set has three parts:
 
-- *virtual*: the interval of the unit in an image without borders, holes included. Padding counts as more image.
-  It gives unclipped bounds, centres and strides. Rows may be negative.
+- *virtual*: the rows of the unit in an image without borders. Padding counts as more image. It gives
+  unclipped bounds, centres and strides. Rows may be negative.
 - *real*: the rows of the real image that were read, by whatever path. Padding gives nothing.
-- *mixed*: the part of *real* that came through an operator which mixes all positions (pooling over the whole map,
-  attention). It says nothing about where the unit sits, so it is kept out of the virtual part.
+- *mixed*: the part of *real* that came through an operator which mixes positions (pooling over the whole
+  map, attention). It says nothing about where the unit sits, so it is kept out of the virtual part.
 
 Sets are Python integers used as bit fields, so a union is one ``|`` of any length.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,8 +40,8 @@ def _normal(low: int, bits: int) -> tuple[int, int]:
 class Sets:
     """A table of interned sets; id 0 is the empty one.
 
-    An entry is (low, virtual, real, mixed): bit b of ``virtual`` is row ``low + b`` and bit 0 is set; bit b of
-    ``real`` and ``mixed`` is row b.
+    An entry is (low, virtual, real, mixed): bit b of ``virtual`` is row ``low + b`` and bit 0 is set; bit b
+    of ``real`` and ``mixed`` is row b.
     """
 
     def __init__(self) -> None:
@@ -154,11 +155,11 @@ class Axis:
         return self.with_ids(compressed(self.sets.map(self.ids, self.sets.mixed)))
 
     def united(self, dims: Sequence[int]) -> Axis:
-        """Union over ``dims`` as a sum does it. Where no position is left the result has no place of its own."""
+        """Union over ``dims`` as a sum does it; where no position is left the result has no own place."""
         if not any(self.ids.shape[dim] > 1 for dim in dims):
             return self
         result = self.with_ids(compressed(self.sets.unite_along(self.ids, dims)))
-        return result if result.varies() else result.mixed()
+        return result if result.varies() and self.dim not in dims else result.mixed()
 
     def normalised(self, dims: Sequence[int]) -> Axis:
         """Every element keeps its place and has also read all others along ``dims`` (softmax, group norm)."""
@@ -166,6 +167,17 @@ class Axis:
             return self
         other = self.with_ids(self.sets.unite_along(self.ids, dims)).mixed()
         return self.with_ids(self.sets.unite(self.ids, other.ids))
+
+    def cumulated(self, dim: int) -> Axis:
+        """Every element keeps its place and has also read all before it along ``dim``."""
+        if self.ids.shape[dim] == 1:
+            return self
+        before = self.mixed().ids
+        before = np.broadcast_to(before, np.maximum(before.shape, self.ids.shape)).copy()
+        for index in range(1, before.shape[dim]):
+            here, last = ((slice(None),) * dim + (slice(i, i + 1),) for i in (index, index - 1))
+            before[here] = self.sets.unite(before[here], before[last])
+        return self.with_ids(self.sets.unite(self.ids, before))
 
     def anywhere(self, ndim: int) -> Axis:
         """All that any element has read, for a tensor of any shape with ``ndim`` dims."""
@@ -237,10 +249,10 @@ class Axis:
         Args:
             dim: The dim of the tensor.
             length: Its length.
-            taps: (K, new length): the K input indices that each output index reads; an index outside the tensor is
+            taps: (K, new length): the K input indices that each output index reads; an index outside is
                 padding, ``MISSING`` nothing at all.
             step: Input indices per output index.
-            reads: What is really read, where it differs from ``taps`` (padding by reflection, clamped borders).
+            reads: What is really read, where it differs from ``taps`` (reflection, clamped borders).
         """
         jump = self.jump * step if dim == self.dim else self.jump
         if self.ids.shape[dim] == 1 and (length > 1 or dim != self.dim):
@@ -276,27 +288,28 @@ class Axis:
         return replace(axis, jump=axis._measured_jump())
 
     def _measured_jump(self) -> Fraction:
-        """The jump that fits the first elements along ``dim``, the carried one if it does."""
+        """The jump that most elements along ``dim`` agree on, the carried one if that is not to be had."""
         if self.dim is None or self.ids.shape[self.dim] < 2:
             return self.jump
         line = self.ids[tuple(slice(None) if d == self.dim else 0 for d in range(self.ids.ndim))]
         entries = [self.sets.entries[int(a)] for a in line]
-        candidates = [self.jump.denominator, *range(1, 9)]
-        for period in candidates:
-            if period < len(entries) and entries[0][1] and entries[0][1] == entries[period][1]:
-                moved = entries[period][0] - entries[0][0]
-                again = 2 * period >= len(entries) or entries[2 * period][0] - entries[period][0] == moved
-                if moved > 0 and again:
-                    return Fraction(moved, period)
+        for period in dict.fromkeys([self.jump.denominator, *range(1, 9)]):
+            pairs = list(zip(entries, entries[period:], strict=False))
+            moves = Counter(b[0] - a[0] for a, b in pairs if a[1] and a[1] == b[1])
+            if moves:
+                move, votes = moves.most_common(1)[0]
+                if move and 2 * votes > len(pairs):
+                    return Fraction(move, period)
         return self.jump
 
 
-def reshaped(ids: Ids, old: Sequence[int], new: Sequence[int]) -> Ids:
-    """Reshape ids as a view from shape ``old`` to ``new`` does, leaving constant dims at length 1.
+def reshaped(axis: Axis, old: Sequence[int], new: Sequence[int]) -> Axis:
+    """Reshape as a view from shape ``old`` to ``new`` does, leaving constant dims at length 1.
 
-    The two shapes are cut into the smallest runs of dims with equal products; a run along which nothing changes
-    needs no memory.
+    The two shapes are cut into the smallest runs of dims with equal products; a run along which nothing
+    changes needs no memory, and a dim alone in its run keeps its meaning.
     """
+    ids, place = axis.ids, None
     result: list[int] = []
     grown = list(ids.shape)
     i = j = 0
@@ -315,17 +328,19 @@ def reshaped(ids: Ids, old: Sequence[int], new: Sequence[int]) -> Ids:
             else:
                 left *= old[i]
                 i += 1
+        if axis.dim is not None and (first_i, i) == (axis.dim, axis.dim + 1) and j == first_j + 1:
+            place = first_j
         if any(ids.shape[d] > 1 for d in range(first_i, i)):
             grown[first_i:i] = old[first_i:i]
             result += new[first_j:j]
         else:
             result += [1] * (j - first_j)
-    return np.broadcast_to(ids, grown).reshape(result)
+    return axis.replaced(np.broadcast_to(ids, grown).reshape(result), new, place)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the elements of one tensor have read: rows, columns, and the operators on the way not understood."""
+    """What the elements of one tensor have read: rows, columns, and the operators not understood."""
 
     rows: Axis
     columns: Axis
@@ -352,8 +367,8 @@ def source(shape: Sequence[int]) -> Provenance:
 def pointwise(operands: Sequence[tuple[Provenance, Sequence[int]]], ndim: int) -> Provenance:
     """Union element by element over (provenance, shape) of every operand that has one.
 
-    An operand that is spread over the positions of another (the gate of a squeeze-excite block) keeps what it has
-    read and loses its place.
+    An operand that is spread over the positions of another (the gate of a squeeze-excite block) keeps what it
+    has read and loses its place.
     """
     if len(operands) == 1 and operands[0][0].rows.ids.ndim == ndim:
         return operands[0][0]

@@ -1,4 +1,4 @@
-"""Theoretical receptive field (TRF) of every layer of any torch module: which input pixels a unit can depend on.
+"""Theoretical receptive field (TRF) of every layer of a model: which input pixels a unit can depend on.
 
 The answer is read from the operators of one forward pass without data, not from a list of module types, so
 residual sums, branches, concatenations and functional calls count as they are. Weights are never looked at.
@@ -6,7 +6,8 @@ residual sums, branches, concatenations and functional calls count as they are. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from erfattr._checks import check_positive_int, describe
 from erfattr._model import device_and_dtype, find_layer, hooked, tensors_of, untouched
-from erfattr._operators import Tracing
 from erfattr._provenance import Axis, Entry, Provenance, Sets, source
+from erfattr._tracing import Tracing
 
 Unit = tuple[int, int]
 Number = int | float
@@ -39,7 +40,9 @@ class _Line:
     length: int
 
     def entry(self, unit: Unit) -> Entry:
-        return self.entries[int(self.ids[min(unit[0], len(self.ids) - 1), min(unit[1], self.ids.shape[1] - 1)])]
+        return self.entries[
+            int(self.ids[min(unit[0], len(self.ids) - 1), min(unit[1], self.ids.shape[1] - 1)])
+        ]
 
     def local(self, unit: Unit) -> tuple[int, int]:
         """First and last index of the unit's own interval, in an image without borders."""
@@ -91,16 +94,16 @@ def _indices(bits: int) -> tuple[int, ...]:
 class ReceptiveField:
     """Which pixels each unit of one layer can depend on at all.
 
-    Rows and columns are treated apart: the pixels are those in a touched row *and* a touched column. Coordinates
-    are (row, column), pixel centres are integers, the origin is the top left pixel.
+    Rows and columns are treated apart: the pixels are those in a touched row *and* a touched column.
+    Coordinates are (row, column), pixel centres are integers, the origin is the top left pixel.
 
     Attributes:
         layer: Dotted name of the layer, ``""`` for the model's output.
         input_size: (H, W) of the image.
         output_size: (height, width) of the layer's map; (1, 1) for an output of shape (N, K).
-        size: (rows, columns) of the receptive field of the centre unit (height // 2, width // 2): its unclipped
-            interval; or the rows and columns that it spans inside the image, where an operator that mixes
-            positions takes part.
+        size: (rows, columns) of the receptive field of the centre unit (height // 2, width // 2): its
+            unclipped interval; or the rows and columns that it spans inside the image, where an operator that
+            mixes positions takes part.
         local_size: The same without what came through operators that mix positions (the gates of
             squeeze-excite blocks, attention); equal to ``size`` where there are none.
         stride: Input rows and columns per step of the map; ``input_size`` for an output without positions.
@@ -108,8 +111,9 @@ class ReceptiveField:
             ``"upper bound"``: nothing outside the box is touched, but not all of it: there are holes, which
             :meth:`touched` shows, or the operators could not be understood.
             ``"whole image"``: every unit depends on all that the map depends on (along one axis at least; the
-            note says which). ``"position-dependent"``: units differ by more than their place; ``size`` is that of
-            the centre unit, ask :meth:`bounds` for others.
+            note says which).
+            ``"position-dependent"``: units differ by more than their place; ``size`` is that of the centre
+            unit, ask :meth:`bounds` for others.
         method: ``"operators"`` or ``"nan probe"`` (see :func:`nan_probe`).
         unknown_operators: Names of the operators on the way that were not understood.
         note: The rest, in words; may be empty.
@@ -159,8 +163,8 @@ class ReceptiveField:
 
         Args:
             unit: (row, column) in the map, or ``"center"``.
-            clipped: Give the box of the touched pixels inside the image. By default the box goes on beyond the
-                borders (negative numbers are padding). A unit that saw nothing at all gives (0, 0, -1, -1).
+            clipped: Give the box of the touched pixels inside the image. By default the box goes on beyond
+                the borders (negative numbers are padding). A unit that saw nothing gives (0, 0, -1, -1).
 
         Raises:
             TypeError: ``unit`` is not a pair of integers.
@@ -207,16 +211,16 @@ def theoretical_receptive_field(
 ) -> ReceptiveField:
     """Return the receptive field of one layer: the pixels its units can depend on, whatever the weights.
 
-    Through a window of size k, stride s and dilation d the size grows by d (k - 1) times the stride so far, and
-    the stride by the factor s; paths that meet unite their intervals. The model runs once on tensors without
-    data. An operator that is not understood is named in the result and the answer comes from
+    Through a window of size k, stride s and dilation d the size grows by d (k - 1) times the stride so far,
+    and the stride by the factor s; paths that meet unite their intervals. The model runs once on tensors
+    without data. An operator that is not understood is named in the result and the answer comes from
     :func:`nan_probe` instead.
 
     It does not say how strongly a pixel counts: that is the effective receptive field, which is much smaller.
     A pixel counts as touched when an operator reads it, though its weight may be zero.
 
     Args:
-        model: Any module that takes a batch of images (N, C, H, W). Its parameters may lie on the meta device.
+        model: Any module that takes a batch of images (N, C, H, W). It may lie on the meta device.
         layer: Module or dotted name; ``None`` for the model's output. Of a layer that runs several times the
             last run counts.
         input_size: (H, W) of the image, or one number for both.
@@ -228,8 +232,8 @@ def theoretical_receptive_field(
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name, ``model`` is not a module.
-        ValueError: no such layer, it never ran, its output has no spatial map; ``input_size`` is not one or two
-            positive integers; the model has no data (meta device) and the pass cannot be done without.
+        ValueError: no such layer, it never ran, its output has no spatial map; ``input_size`` is not one or
+            two positive integers; the model has no data (meta device) and the pass cannot be done without.
 
     Example:
         >>> import torch
@@ -239,7 +243,8 @@ def theoretical_receptive_field(
         ((4, 4), (2, 2), (1.5, 1.5), (6, 6, 9, 9), 'exact')
 
     References:
-        A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+        A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks",
+        Distill, 2019.
     """
     size = _check_arguments(model, input_size, in_channels)
     if layer is None:
@@ -263,8 +268,8 @@ def receptive_fields(
         in_channels: C of the image.
 
     Returns:
-        The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps) or
-        does not depend on the image are left out. The model's own output is under ``""``.
+        The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps)
+        or does not depend on the image are left out. The model's own output is under ``""``.
 
     Raises:
         TypeError: ``model`` is not a module.
@@ -294,10 +299,14 @@ def _check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int
 
 @contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward pass assigns to modules: caches would be left filled with tensors without data."""
+    """Undo what a forward pass assigns to modules: caches would be left filled with NaN or without data."""
     saved = []
     for module in model.modules():
-        inner = {key: dict(value) for key, value in vars(module).items() if key in ("_parameters", "_buffers", "_modules")}
+        inner = {
+            key: dict(value)
+            for key, value in vars(module).items()
+            if key in ("_parameters", "_buffers", "_modules")
+        }
         saved.append((module, dict(vars(module)), inner))
     try:
         yield
@@ -308,6 +317,18 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
             for key, value in inner.items():
                 attributes[key].clear()
                 attributes[key].update(value)
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass writes into buffers."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
 
 
 def _only_tensor(output: Any) -> Tensor | None:
@@ -330,6 +351,8 @@ def _receptive_fields(
         seen.pop(name, None)
         seen[name] = None if tensor is None else (tracing[tensor], tuple(tensor.shape))
 
+    fields: dict[str, ReceptiveField] = {}
+    problems: dict[str, str] = {}
     broken: Exception | None = None
     with untouched(model), torch.no_grad(), _attributes_kept(model), hooked(layers, note):
         try:
@@ -338,23 +361,25 @@ def _receptive_fields(
         except Exception as error:  # the model may need data: whatever it is, the probe runs it for real
             broken = error
     if broken is None:
-        fields, problems = {}, {}
         for name in layers:
             if name not in seen:
                 problems[name] = _never_ran(name, model)
         doubtful = {name for name, found in seen.items() if found and found[0] and found[0].unknown}
     else:
-        fields, problems = {}, {}
-        doubtful = set(layers) - {name for name, found in seen.items() if found and found[0] and not found[0].unknown}
+        doubtful = set(layers) - {
+            name for name, found in seen.items() if found and found[0] and not found[0].unknown
+        }
     has_data = not any(tensor.is_meta for tensor in tensors_of(model))
     probed: dict[str, _Probe] = {}
     if broken is not None and not has_data and doubtful:
         raise ValueError(
-            f"model: the forward pass of the {type(model).__name__} needs data (it stopped after {tracing.last}: "
-            f"{broken}), and a model on the meta device has none"
+            f"model: the forward pass of the {type(model).__name__} stopped at {tracing.last} ({broken}); "
+            "a model on the meta device has no data to try again with"
         ) from broken
     if doubtful and has_data:
-        probed, _ = _probe_layers(model, {name: layers[name] for name in doubtful}, size, in_channels)
+        wanted = {name: layers[name] for name in doubtful}
+        last = [name for name, found in seen.items() if found and _is_channels_last(found[0])]
+        probed, _ = _probe_layers(model, wanted, size, in_channels, channels_last=last)
     for name in [*seen, *(name for name in doubtful if name not in seen)]:
         found = seen.get(name)
         unknown = found[0].unknown if found and found[0] else (tracing.last,) if broken else ()
@@ -391,8 +416,9 @@ def _from_provenance(
     name: str, found: Provenance, shape: tuple[int, ...], size: tuple[int, int]
 ) -> ReceptiveField | None:
     """Read the map's units off the provenance of a layer's output, or ``None`` if it has no map."""
+    dims: tuple[int, ...]
     if len(shape) == 4:
-        channels_last = (found.rows.dim, found.columns.dim) == (1, 2)
+        channels_last = _is_channels_last(found)
         dims = (1, 2) if channels_last else (2, 3)
     elif len(shape) <= 2:
         channels_last, dims = False, ()
@@ -409,13 +435,26 @@ def _from_provenance(
     jumps = found.rows.jump, found.columns.jump
     unit = (height // 2, width // 2)
     stride = tuple(
-        _plain(jump) if line.entry(unit)[1] else length
+        _plain(jump) if dims and line.entry(unit)[1] else length
         for jump, line, length in zip(jumps, (rows, columns), size, strict=True)
     )
     notes = ["the output is in (N, H, W, C) order"] if channels_last else []
+    kinds = (rows.kind(), columns.kind())
     return _describe(
-        name, size, (height, width), (stride[0], stride[1]), rows, columns, "operators", found.unknown, notes
+        name,
+        size,
+        (height, width),
+        (stride[0], stride[1]),
+        (rows, columns),
+        kinds,
+        "operators",
+        found.unknown,
+        notes,
     )
+
+
+def _is_channels_last(found: Provenance | None) -> bool:
+    return found is not None and (found.rows.dim, found.columns.dim) == (1, 2)
 
 
 def _plain(value: Fraction) -> Number:
@@ -427,14 +466,14 @@ def _describe(
     size: tuple[int, int],
     output_size: tuple[int, int],
     stride: tuple[Number, Number],
-    rows: _Line,
-    columns: _Line,
+    lines: Sequence[_Line],
+    kinds: tuple[str, str],
     method: str,
     unknown: tuple[str, ...],
     notes: list[str],
 ) -> ReceptiveField:
     unit = (output_size[0] // 2, output_size[1] // 2)
-    kinds = rows.kind(), columns.kind()
+    rows, columns = lines
     if unknown and method == "operators":
         status = "upper bound"
         notes.append("operators that are not understood were taken to read everything before them")
@@ -450,7 +489,9 @@ def _describe(
         real = line.entry(unit)[2]
         first, last = _extent(real)
         if _holes(real):
-            notes.append(f"the centre unit touches {real.bit_count()} of {last - first + 1} {axis} in its box")
+            notes.append(
+                f"the centre unit touches {real.bit_count()} of {last - first + 1} {axis} in its box"
+            )
         every = 0
         for entry in line.distinct():
             every |= entry[2]
@@ -482,7 +523,13 @@ class _Probe:
 
 
 def _probe_layers(
-    model: nn.Module, layers: Mapping[str, nn.Module], size: tuple[int, int], in_channels: int, batch_size: int = 1
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    *,
+    batch_size: int = 1,
+    channels_last: Collection[str] = (),
 ) -> tuple[dict[str, _Probe], dict[str, str]]:
     device, dtype = device_and_dtype(model)
     generator = torch.Generator().manual_seed(0)
@@ -500,19 +547,22 @@ def _probe_layers(
                 return
             if tensor.shape[0] != len(images):
                 raise ValueError(
-                    f"batch_size: {len(images)} images gave {tensor.shape[0]} outputs at {name!r}; use batch_size=1"
+                    f"batch_size: {len(images)} images gave {tensor.shape[0]} outputs at {name!r}; "
+                    "use batch_size=1"
                 )
-            nan = tensor.isnan().any(1).cpu()
+            nan = tensor.isnan().any(3 if name in channels_last else 1).cpu()
             maps[name] = nan if tensor.ndim == 4 else nan[:, None, None]
 
         with hooked(layers, note):
             model(images)
         return maps
 
-    with untouched(model), torch.no_grad():
+    with untouched(model), torch.no_grad(), _attributes_kept(model), _buffers_kept(model):
         for name, nan in poisoned(clean).items():
             if nan.any():
-                raise ValueError(f"model: {name or 'the output'!r} is NaN for an image without NaN; nothing to probe")
+                raise ValueError(
+                    f"model: {name or 'the output'!r} is NaN for an image without NaN; nothing to probe"
+                )
             hits[name] = [[], []]
         for axis, length in enumerate(size):
             for start in range(0, length, batch_size):
@@ -526,7 +576,8 @@ def _probe_layers(
         if name not in hits and name not in problems:
             problems[name] = _never_ran(name, model)
     probes = {
-        name: _Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy()) for name, (rows, columns) in hits.items()
+        name: _Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy())
+        for name, (rows, columns) in hits.items()
     }
     return probes, problems
 
@@ -546,20 +597,34 @@ def _from_probe(name: str, probe: _Probe, size: tuple[int, int], unknown: tuple[
         spans = [_extent(sets.entries[int(a)][2]) for a in middle]
         inner = [
             (b[0] + b[1] - a[0] - a[1]) / 2
-            for a, b in zip(spans, spans[1:], strict=False)
+            for a, b in itertools.pairwise(spans)
             if min(a[0], b[0]) > 0 and max(a[1], b[1]) < length - 1
         ]
         step = float(np.median(inner)) if inner else length / len(middle)
         strides.append(int(step) if step == int(step) else step)
     notes = ["measured with NaN inside the image: boxes are clipped at its borders"]
-    found = _describe(
-        name, size, (height, width), (strides[0], strides[1]), lines[0], lines[1], "nan probe", unknown, notes
+    kinds = (_probed_kind(lines[0], (height, width)), _probed_kind(lines[1], (height, width)))
+    return _describe(
+        name, size, (height, width), (strides[0], strides[1]), lines, kinds, "nan probe", unknown, notes
     )
-    return _judge_probe(found)
 
 
-def _judge_probe(found: ReceptiveField) -> ReceptiveField:
-    return found
+def _probed_kind(line: _Line, output_size: tuple[int, int]) -> str:
+    """Status along one axis from clipped sets: units that reach the border show less than they would."""
+    reads = {real for _, _, real, _ in line.distinct()}
+    if reads == {(1 << line.length) - 1}:
+        return "whole image"
+    inner = {
+        real >> _extent(real)[0] for real in reads if real and real & 1 == 0 and not real >> (line.length - 1)
+    }
+    centre = line.entry((output_size[0] // 2, output_size[1] // 2))[2]
+    if len(inner) != 1 or centre == 0 or centre >> _extent(centre)[0] not in inner:
+        return "position-dependent"
+    (pattern,) = inner
+    longest = max(_extent(real)[1] - _extent(real)[0] for real in reads if real) + 1
+    if longest > pattern.bit_length():
+        return "position-dependent"
+    return "upper bound" if any(_holes(real) for real in reads) else "exact"
 
 
 def nan_probe(
@@ -569,16 +634,42 @@ def nan_probe(
     *,
     in_channels: int = 3,
     batch_size: int = 1,
+    channels_last: bool = False,
 ) -> ReceptiveField:
-    """Measure the receptive field: set one row or column of the image to NaN and see which units turn NaN.
+    """Measure the receptive field: set a row or column of the image to NaN and see which units turn NaN.
 
-    Takes H + W forward passes of the real model. Operators that swallow NaN (comparisons, ``nan_to_num``) hide a
-    dependence from it, and boxes end at the image's borders.
+    Takes H + W images through the real model. Boxes end at the image's borders. Operators that swallow NaN
+    (comparisons, ``nan_to_num``) hide a dependence from it.
+
+    Args:
+        model: As for :func:`theoretical_receptive_field`, with data.
+        layer: Module or dotted name; ``None`` for the model's output.
+        input_size: (H, W) of the image, or one number for both.
+        in_channels: C of the image.
+        batch_size: Images in one forward pass. More than one assumes that images do not see each other.
+        channels_last: The layer's output is (N, H, W, C).
+
+    Returns:
+        The receptive field, with ``method="nan probe"``. ``status`` is ``"exact"`` only if some units, the
+        centre one among them, do not reach the image's border.
+
+    Raises:
+        TypeError: ``model`` is not a module, ``layer`` neither a module nor a name.
+        ValueError: no such layer, it never ran, its output has no spatial map or is NaN for a clean image;
+            bad ``input_size``; several images of a batch came out as one; a model on the meta device.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3, dilation=2), torch.nn.Conv2d(1, 1, 1))
+        >>> nan_probe(model, input_size=8).touched((0, 1))
+        ((0, 2, 4), (1, 3, 5))
     """
     size = _check_arguments(model, input_size, in_channels)
     check_positive_int("batch_size", batch_size)
     name, module = ("", model) if layer is None else find_layer(model, layer)
-    probes, problems = _probe_layers(model, {name: module}, size, in_channels, batch_size)
+    last = [name] if channels_last else []
+    probes, problems = _probe_layers(
+        model, {name: module}, size, in_channels, batch_size=batch_size, channels_last=last
+    )
     if name in problems:
         raise ValueError(problems[name])
     return _from_probe(name, probes[name], size, ())
