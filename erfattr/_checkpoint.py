@@ -16,14 +16,19 @@ from erfattr._checks import describe
 def load_checkpoint(model: nn.Module, path: Path) -> None:
     """Load the state dict in the file ``path``, tensors alone, into ``model``.
 
-    The state dict may lie inside ``{"state_dict": ...}`` or ``{"model": ...}``, and each name may begin with
-    the ``module.`` of ``DataParallel``. Values are converted to the dtype of the model.
+    The file is one of ``torch.save``, or of safetensors if it ends so and the package is installed. The state
+    dict may lie inside ``{"state_dict": ...}`` or ``{"model": ...}``, and each name may begin with the
+    ``module.`` of ``DataParallel``. Values are converted to the dtype of the model.
 
     Raises:
         ValueError: the file is missing, holds something else, or does not fit; what differs is listed.
+        ImportError: the file is one of safetensors, which is not installed.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            content = _safetensors(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -44,6 +49,20 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         raise ValueError(
             f"weights: {path} does not fit the {type(model).__name__}: {difference or error}"
         ) from error
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(
+            f"{path} needs safetensors, which is not installed: pip install safetensors"
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_state_dict(content: Any) -> bool:

@@ -88,9 +88,9 @@ def load_model(
             - ``None``: the shipped weights of ``"demo"``, the ``DEFAULT`` ones of torchvision and timm, and
               your own model as its function returns it;
             - the name of torchvision weights such as ``"IMAGENET1K_V1"`` or ``"DEFAULT"``, or a timm tag;
-            - the path of a checkpoint that ``torch.load(weights_only=True)`` reads: a state dict, also inside
-              ``{"state_dict": ...}`` or ``{"model": ...}``, also with ``DataParallel``'s ``module.`` before
-              each name;
+            - the path of a checkpoint that ``torch.load(weights_only=True)`` or safetensors reads: a state
+              dict, also inside ``{"state_dict": ...}`` or ``{"model": ...}``, also with the ``module.`` of
+              ``DataParallel`` before each name;
             - ``"none"``: random initialisation from ``seed``.
         device: Where the model is put.
         seed: Of the random initialisation. The global random state comes back as it was.
@@ -335,17 +335,14 @@ def _from_timm(name: str, weights: str | Path | None) -> _Loaded:
             f"name: timm has no model {architecture!r}{suggest(architecture, timm.list_models())}"
         )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture.partition('.')[0]}.*")]
-    if weights is None or weights == "DEFAULT" or weights in tags:
+    if weights in (None, "DEFAULT") and not tags:
+        raise ValueError(f"weights: timm has none for {architecture!r}; give a checkpoint file or 'none'")
+    if weights in (None, "DEFAULT", *tags):
         full = architecture if weights in (None, "DEFAULT") else f"{architecture.partition('.')[0]}.{weights}"
         try:
             model = timm.create_model(full, pretrained=True)
         except (OSError, RuntimeError) as error:
-            source = timm.get_pretrained_cfg(full)
-            address = (source.url or f"https://huggingface.co/{source.hf_hub_id}") if source else "no address"
-            raise FileNotFoundError(
-                f"weights: timm's {full} cannot be loaded from {address} ({type(error).__name__}: {error}); "
-                f"put the file into the cache of huggingface_hub, or give weights= its path"
-            ) from error
+            raise _not_in_hub(full, timm.get_pretrained_cfg(full), error) from error
         loaded = _Loaded(model, f"timm {full}, pretrained", random=False)
     else:
         loaded = _from_builder(
@@ -359,6 +356,16 @@ def _from_timm(name: str, weights: str | Path | None) -> _Loaded:
         mean=tuple(expected["mean"]),
         std=tuple(expected["std"]),
         size=int(expected["input_size"][-1]),
+    )
+
+
+def _not_in_hub(name: str, source: Any, error: BaseException) -> Exception:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return FileNotFoundError(
+        f"weights: timm's {name} cannot be downloaded ({type(error).__name__}: {error}); fetch the file "
+        f"model.safetensors of https://huggingface.co/{source.hf_hub_id} elsewhere and give weights= its "
+        f"path, or fill the folder {HF_HUB_CACHE}"
     )
 
 

@@ -3,8 +3,8 @@
     python scripts/train_demo_model.py --data caltech101.tar --run-dir /tmp/demo_run
 
 ``--data`` is the folder of class folders (``101_ObjectCategories`` of the original download; the class
-BACKGROUND_Google is left out) or a tar file of it. Every epoch ends with a checkpoint in ``--run-dir``; the same command
-continues from it. At the end the weights and the record of the run are written to ``--out``.
+BACKGROUND_Google is left out) or a tar file of it. Every epoch ends with a checkpoint in ``--run-dir``; the
+same command continues from it. At the end the weights and the record of the run are written to ``--out``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def class_folders(data: Path, extract_to: Path) -> list[Path]:
     if data.is_file():
         root = extract_to / data.stem
         if not root.exists():
+            partial = root.with_suffix(".partial")
             with tarfile.open(data) as archive:
-                archive.extractall(root, filter="data")
+                archive.extractall(partial, filter="data")
+            partial.rename(root)
         data = root
     for nested in ("caltech101", "101_ObjectCategories"):
         if (data / nested).is_dir():
@@ -138,7 +140,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
