@@ -95,8 +95,7 @@ def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
     so that neither a background nor a centre near the border leads it astray.
 
     Sigma measures the bell, not the map: a checkerboard or a plateau lowers ``r_squared`` and can leave sigma
-    as
-    it was. Where ``r_squared`` is low, read :func:`mass_squares` instead.
+    as it was. Where ``r_squared`` is low, read :func:`mass_squares` instead.
 
     Args:
         map: sensitivity map, shape (H, W), at least 3 x 3 pixels, any scale. A map wider than its image is
@@ -108,8 +107,9 @@ def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
     Raises:
         TypeError: ``map`` is not numeric.
         ValueError: ``map`` is not (H, W), not finite, smaller than 3 x 3 or constant (all zeros as well).
-        GaussianFitError: the fit did not converge, ended without a covariance (so without standard errors),
-            or ended at a Gaussian that the map does not determine: a single pixel, a plane, a dip.
+        GaussianFitError: the map has no positive peak; the fit did not converge, ended without a covariance
+            (so without standard errors), or with a width smaller than its own standard error. Maps that do
+            not determine a Gaussian end here: one pixel, one row, a dip, noise.
 
     Example:
         A Gaussian of height 2 with sigmas 3 and 4 has the volume 2 * 2 pi * 3 * 4 = 48 pi = 150.8.
@@ -215,9 +215,9 @@ def _start(data: _Array) -> _Start:
 def _check_fit(result: Any) -> None:
     """Raise unless lmfit converged, at a bell, with standard errors for every parameter."""
     if not result.success:
-        raise GaussianFitError(
-            f"the Gaussian fit did not converge in {result.nfev} evaluations: {result.message}"
-        )
+        # lmfit's own message is about tolerances when the evaluations ran out.
+        reason = "" if result.aborted else f": {result.message}"
+        raise GaussianFitError(f"the Gaussian fit did not converge in {result.nfev} evaluations{reason}")
     # lmfit derives two more, the full widths at half maximum, which nobody reads here.
     names = ("amplitude", "height", "centery", "centerx", "sigmay", "sigmax")
     errors = [result.params[name].stderr for name in names]
