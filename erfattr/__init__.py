@@ -6,6 +6,7 @@ table numbers in docstrings are those of that paper.
 
 from erfattr.dead_pixels import DeadPixelMap
 from erfattr.erf import ERF
+from erfattr.execution import Execution
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
 from erfattr.statistics import MapSource, MapStatistics
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ERF",
     "DeadPixelMap",
+    "Execution",
     "FeatureUnit",
     "MapSource",
     "MapStatistics",

@@ -9,6 +9,7 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
 
+from erfattr.execution import Execution
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import ModelOutput, OutputTarget, Rectify
 from erfattr.statistics import MapStatistics
@@ -30,9 +31,10 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
         model: The network, or any callable from images to outputs (Captum's ``forward_func``). A module runs
             in evaluation mode, in its own dtype, on its own device, and is left as it was.
         rectify: ``"relu"`` (eq. 3), ``"abs"`` or ``"none"``.
+        execution: How the model is run; by default on a private copy that does the same with less work.
 
     Raises:
-        TypeError: ``model`` is not callable.
+        TypeError: ``model`` is not callable, or ``execution`` not an `Execution`.
         ValueError: unknown ``rectify``.
 
     Example:
@@ -49,8 +51,14 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
         Kim et al., *Dead Pixel Test Using Effective Receptive Field*, section 4.
     """
 
-    def __init__(self, model: Callable[..., Any], *, rectify: Rectify = "relu") -> None:
-        self._maps = SensitivityMaps(model, [ModelOutput()], rectify)
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        rectify: Rectify = "relu",
+        execution: Execution | None = None,
+    ) -> None:
+        self._maps = SensitivityMaps(model, [ModelOutput()], rectify, execution)
         GradientAttribution.__init__(self, model)
 
     @overload
@@ -119,7 +127,9 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
                 labels that are missing; a non-finite gradient (the image is named); a mean map that is zero
                 everywhere; ``return_statistics`` without a mean.
         """
-        maps = SensitivityMaps(self.forward_func, [ModelOutput(target)], self._maps.rectify)
+        maps = SensitivityMaps(
+            self.forward_func, [ModelOutput(target)], self._maps.rectify, self._maps.execution
+        )
         result: Tensor | tuple[Tensor, MapStatistics] = maps.reduced(
             inputs,
             additional_forward_args,

@@ -8,6 +8,7 @@ from captum.attr import GradientAttribution, NeuronAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from erfattr.execution import Execution
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import FeatureUnit, Rectify, ToSpatial
 from erfattr.statistics import MapStatistics
@@ -36,6 +37,7 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         rectify: ``"relu"`` (eq. 3), ``"abs"`` or ``"none"``.
         to_spatial: Brings the layer's output to (N, C, H, W) where it is not; see `from_channels_last` and
             `from_tokens`.
+        execution: How the model is run; by default on a private copy that does the same with less work.
 
     Raises:
         TypeError: ``model`` is not a module, or an argument is of the wrong type.
@@ -65,8 +67,9 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         *,
         rectify: Rectify = "relu",
         to_spatial: ToSpatial | None = None,
+        execution: Execution | None = None,
     ) -> None:
-        self._maps = SensitivityMaps(model, [FeatureUnit(layer, unit, to_spatial)], rectify)
+        self._maps = SensitivityMaps(model, [FeatureUnit(layer, unit, to_spatial)], rectify, execution)
         NeuronAttribution.__init__(self, model, layer)
         GradientAttribution.__init__(self, model)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from erfattr._batches import batches_of, check_images, count_images, images_and_labels
 from erfattr._checks import check_choice, check_positive_int, describe
+from erfattr._cone import Cone, find_cone
 from erfattr._model import device_and_dtype, find_layer, untouched
+from erfattr.execution import Execution, prepared
+from erfattr.receptive_field import ReceptiveField, receptive_fields
 from erfattr.sources import RECTIFY, FeatureUnit, GradientPlan, ModelOutput, Rectify, make_plan
 from erfattr.statistics import MapSource, MapStatistics, StreamingStatistics
 
@@ -38,9 +43,11 @@ class SensitivityMaps:
         sources: What to map.
         rectify: What is done to each image's gradient before averaging: ``"relu"`` (eq. 3), ``"abs"`` or
             ``"none"``.
+        execution: How the model is run; see `Execution`.
 
     Raises:
-        TypeError: ``model`` is not callable, or ``sources`` holds something else than the two kinds.
+        TypeError: ``model`` is not callable, ``sources`` holds something else than the two kinds, or
+            ``execution`` is not an `Execution`.
         ValueError: unknown ``rectify``, no source, or a layer that the model does not have.
 
     Example:
@@ -58,6 +65,7 @@ class SensitivityMaps:
         model: Callable[..., Any],
         sources: Sequence[FeatureUnit | ModelOutput],
         rectify: Rectify = "relu",
+        execution: Execution | None = None,
     ) -> None:
         if not callable(model):
             raise TypeError(f"model: expected a torch.nn.Module or another callable, got {describe(model)}")
@@ -65,6 +73,9 @@ class SensitivityMaps:
         self.model = model
         self.sources = list(sources)
         self.rectify = rectify
+        self.execution = Execution() if execution is None else execution
+        if not isinstance(self.execution, Execution):
+            raise TypeError(f"execution: expected an Execution or None, got {describe(execution)}")
         if not self.sources:
             raise ValueError("sources: expected at least one FeatureUnit or ModelOutput, got none")
         for source in self.sources:
@@ -107,15 +118,15 @@ class SensitivityMaps:
                 named; a map that is zero everywhere.
         """
         streams = [StreamingStatistics(groups) for _ in self.sources]
-        described: list[MapSource] = []
         with self._undisturbed():
-            for first_index, plan, maps in self._batches_of_maps(
+            for first_index, run, maps in self._batches_of_maps(
                 inputs, additional_forward_args, max_examples, show_progress
             ):
-                described = described or plan.describe()
                 for one, stream in zip(maps, streams, strict=True):
                     stream.update(one, first_index)
-        results = [stream.result(source) for stream, source in zip(streams, described, strict=True)]
+                last = run
+        # At least one batch came, or the loop would have raised.
+        results = last.results(streams)
         for result in results:
             if not bool(result.mean.any()):
                 name = result.source.layer if result.source else "output"
@@ -143,11 +154,11 @@ class SensitivityMaps:
         """
         collected: list[list[Tensor]] = [[] for _ in self.sources]
         with self._undisturbed():
-            for _, _, maps in self._batches_of_maps(
+            for _, run, maps in self._batches_of_maps(
                 inputs, additional_forward_args, max_examples, show_progress
             ):
                 for one, parts in zip(maps, collected, strict=True):
-                    parts.append(one.cpu())
+                    parts.append(run.placed(one.cpu()))
         return [torch.cat(parts) for parts in collected]
 
     def reduced(
@@ -187,16 +198,15 @@ class SensitivityMaps:
 
     def _batches_of_maps(
         self, inputs: Any, additional_forward_args: Any, max_examples: int | None, show_progress: bool
-    ) -> Iterator[tuple[int, GradientPlan, list[Tensor]]]:
-        """Yield number of the first image, plan and maps of each batch."""
+    ) -> Iterator[tuple[int, _Run, list[Tensor]]]:
+        """Yield number of the first image, how it was run, and the maps of each batch."""
         if max_examples is not None:
             check_positive_int("max_examples", max_examples)
         extra = _format_additional_forward_args(additional_forward_args) or ()
-        device, dtype = device_and_dtype(self.model)
         wants_labels = any(
             isinstance(source, ModelOutput) and source.target == "label" for source in self.sources
         )
-        plan: GradientPlan | None = None
+        run: _Run | None = None
         pending: list[tuple[int, Tensor]] = []
         count = 0
         with tqdm(total=count_images(inputs, max_examples), unit="image", disable=not show_progress) as bar:
@@ -205,16 +215,15 @@ class SensitivityMaps:
                 if max_examples is not None:
                     images = images[: max_examples - count]
                     labels = None if labels is None else labels[: max_examples - count]
-                check_images(images, count, None if plan is None else plan.image_shape)
+                check_images(images, count, None if run is None else run.image_shape)
                 _refuse_batch_statistics(self.model, len(images))
-                images = images.to(device=device, dtype=dtype, non_blocking=True)
-                if plan is None:
-                    plan = make_plan(self.model, self.sources, self.rectify, images[:1], extra)
-                maps = plan.maps(images, labels, extra, count)
+                if run is None:
+                    run = self._begin(images[:1], extra)
+                maps = run.plan.maps(run.taken(images), labels, extra, count)
                 pending.extend((count, torch.isfinite(one).flatten(1).all(1)) for one in maps)
-                if not images.is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
+                if not maps[0].is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
                     _refuse_non_finite(pending)
-                yield count, plan, maps
+                yield count, run, maps
                 count += len(images)
                 bar.update(len(images))
                 if max_examples is not None and count >= max_examples:
@@ -222,6 +231,109 @@ class SensitivityMaps:
         _refuse_non_finite(pending)
         if count == 0:
             raise ValueError("inputs: expected at least one image, got none")
+
+    def _begin(self, image: Tensor, extra: tuple[Any, ...]) -> _Run:
+        """Resolve the sources on the first image, and prepare what is run."""
+        model = self.model
+        fields: dict[str, ReceptiveField] = {}
+        device, dtype = device_and_dtype(model)
+        image = image.detach().to(device=device, dtype=dtype)
+        whole = make_plan(model, self.sources, self.rectify, image, extra)
+        if isinstance(model, nn.Module) and whole.units and not extra:
+            fields = _fields(model, image)
+        described = whole.describe(fields)
+        plan = whole
+        done: tuple[str, ...] = ()
+        if isinstance(model, nn.Module):
+            model, done = prepared(model, self.execution, keep=set(whole.modules))
+            _, dtype = device_and_dtype(model)
+            modules = {name: model.get_submodule(name) for name in whole.modules}
+            plan = replace(whole, model=model, modules=modules)
+        run = _Run(plan, described, device, dtype, "channels last" in done, whole.image_shape, None, done)
+        cropped = self._cropped(run, fields, image) if self.execution.crop and fields else None
+        return cropped or run
+
+    def _cropped(self, run: _Run, fields: Mapping[str, ReceptiveField], image: Tensor) -> _Run | None:
+        """Return the same run on the part of the image that the units see; ``None`` where there is none."""
+        whole = run.plan
+        units = [
+            source for source in self.sources if isinstance(source, FeatureUnit) and not source.to_spatial
+        ]
+        if len(units) < len(self.sources) or not isinstance(self.model, nn.Module):
+            return None
+        wanted = [(whole.layers[index], whole.units[index]) for index in range(len(units))]
+        cone = find_cone(self.model, wanted, fields, whole.image_shape[0])
+        if cone is None:
+            return None
+        height, width = cone.size
+        cropped = replace(run, cone=cone, done=(*run.done, f"cropped to {height} x {width} pixels"))
+        sources = [
+            FeatureUnit(whole.modules[layer], unit)
+            for (layer, _), unit in zip(wanted, cone.units, strict=True)
+        ]
+        plan = make_plan(whole.model, sources, self.rectify, cropped.taken(image), ())
+        # The trace proves which pixels are read, not what is done with a position (an embedding, say).
+        for index, features in whole.features.items():
+            tolerance = torch.finfo(plan.features[index].dtype).eps ** 0.5 * float(features.abs().max())
+            if float((features - plan.features[index]).abs().max()) > tolerance:
+                return None
+        return replace(cropped, plan=plan)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is run on the images, and how images go in and maps come out."""
+
+    plan: GradientPlan
+    described: list[MapSource]
+    device: torch.device | None
+    dtype: torch.dtype | None
+    channels_last: bool
+    image_shape: tuple[int, int, int]
+    cone: Cone | None
+    done: tuple[str, ...]
+
+    def taken(self, images: Tensor) -> Tensor:
+        """Return the part of the images that is run, where and as the model wants it."""
+        if self.cone is not None:
+            rows, columns = self.cone.rows, self.cone.columns
+            images = images[:, :, rows[0] : rows[1], columns[0] : columns[1]]
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
+            images = images.pin_memory()
+        return images.to(device=self.device, dtype=self.dtype, non_blocking=True, memory_format=layout)
+
+    def results(self, streams: Sequence[StreamingStatistics]) -> list[MapStatistics]:
+        """Return the statistics of what was run, as maps of the whole image."""
+        results = []
+        for stream, source in zip(streams, self.described, strict=True):
+            one = stream.result(source)
+            results.append(
+                replace(
+                    one,
+                    mean=self.placed(one.mean),
+                    standard_error=self.placed(one.standard_error),
+                    group_means=self.placed(one.group_means),
+                    computed=self.done,
+                )
+            )
+        return results
+
+    def placed(self, maps: Tensor) -> Tensor:
+        """Return maps (..., H, W) of what was run in maps of the whole image; outside nothing is seen."""
+        if self.cone is None:
+            return maps
+        (top, bottom), (left, right) = self.cone.rows, self.cone.columns
+        _, height, width = self.image_shape
+        return F.pad(maps, (left, width - right, top, height - bottom))
+
+
+def _fields(model: nn.Module, image: Tensor) -> dict[str, ReceptiveField]:
+    """Return the receptive fields, or none where the model cannot be traced without its images."""
+    try:
+        return receptive_fields(model, (image.shape[2], image.shape[3]), in_channels=image.shape[1])
+    except ValueError:
+        return {}
 
 
 def _refuse_batch_statistics(model: Any, images: int) -> None:

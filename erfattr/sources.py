@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from erfattr._checks import describe
 from erfattr._model import find_layer, hooked, observed
+from erfattr.receptive_field import ReceptiveField
 from erfattr.statistics import MapSource
 
 Rectify = Literal["relu", "abs", "none"]
@@ -113,7 +114,20 @@ def from_tokens(grid: tuple[int, int], prefix: int = 1) -> ToSpatial:
 
 @dataclass(frozen=True)
 class GradientPlan:
-    """The sources as one image showed them: which modules to watch, where in them, how often they run."""
+    """The sources as one image showed them: which modules to watch, where in them, how often they run.
+
+    Attributes:
+        model: What is run.
+        sources: The sources.
+        rectify: What is done to each image's gradient.
+        image_shape: (C, H, W) of the images.
+        modules: The watched modules by name.
+        runs: How often each runs in one forward pass.
+        layers: Name of the layer of each source that is a unit, by the source's index.
+        feature_sizes: (H, W) of its map.
+        units: Its position.
+        features: The unit's channels on the one image, (C,).
+    """
 
     model: Callable[..., Any]
     sources: Sequence[FeatureUnit | ModelOutput]
@@ -124,6 +138,7 @@ class GradientPlan:
     layers: dict[int, str]
     feature_sizes: dict[int, tuple[int, int]]
     units: dict[int, tuple[int, int]]
+    features: dict[int, Tensor]
 
     def maps(
         self, images: Tensor, labels: Tensor | None, extra: tuple[Any, ...], first_index: int
@@ -147,17 +162,18 @@ class GradientPlan:
         maps = []
         for index in range(len(self.sources)):
             scalar = scalars[index]
-            if not scalar.requires_grad:
-                raise ValueError(f"model: {self._name(index)} does not depend on the images by a gradient")
-            (gradient,) = torch.autograd.grad(
-                scalar, images, retain_graph=index < len(self.sources) - 1, allow_unused=True
-            )
+            gradient = None
+            if scalar.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    scalar, images, retain_graph=index < len(self.sources) - 1, allow_unused=True
+                )
             if gradient is None:
-                raise ValueError(f"model: {self._name(index)} does not depend on the images")
+                name = f"layer {self.layers[index]!r}" if index in self.layers else "the output"
+                raise ValueError(f"model: {name} does not depend on the images")
             maps.append(RECTIFY[self.rectify](gradient.mean(1)))
         return maps
 
-    def describe(self) -> list[MapSource]:
+    def describe(self, fields: Mapping[str, ReceptiveField]) -> list[MapSource]:
         """Say of each source what it is, with the pixel its unit is centred on."""
         size = self.image_shape[1:]
         described = []
@@ -165,22 +181,11 @@ class GradientPlan:
             if isinstance(source, ModelOutput):
                 described.append(MapSource("output", None, None, None, source.target, self.rectify, size))
                 continue
-            center = None
-            described.append(
-                MapSource(
-                    self.layers[index],
-                    self.units[index],
-                    self.feature_sizes[index],
-                    center,
-                    None,
-                    self.rectify,
-                    size,
-                )
-            )
+            layer, unit, feature_size = self.layers[index], self.units[index], self.feature_sizes[index]
+            field = fields.get(layer)
+            center = field.center(unit) if field is not None and field.output_size == feature_size else None
+            described.append(MapSource(layer, unit, feature_size, center, None, self.rectify, size))
         return described
-
-    def _name(self, index: int) -> str:
-        return f"layer {self.layers[index]!r}" if index in self.layers else "the output"
 
     def _unit_sums(self, name: str, value: Any, images: int) -> dict[int, Tensor]:
         """Eq. 1 for every unit of one layer, summed over the batch."""
@@ -213,29 +218,29 @@ def make_plan(
             modules[layers[index]] = module
     runs = dict.fromkeys(modules, 0)
     sizes: dict[int, tuple[int, int]] = {}
+    units: dict[int, tuple[int, int]] = {}
+    vectors: dict[int, Tensor] = {}
 
     def look(name: str, value: Any) -> None:
         runs[name] += 1
         for index, layer in layers.items():
             if layer == name:
-                features = _spatial(sources[index], name, value, 1)
-                sizes[index] = (features.shape[2], features.shape[3])
+                wanted = sources[index]
+                features = _spatial(wanted, name, value, 1)
+                sizes[index] = height, width = features.shape[2], features.shape[3]
+                unit = wanted.unit if isinstance(wanted, FeatureUnit) else "center"
+                units[index] = i, j = (height // 2, width // 2) if unit == "center" else unit
+                if not (0 <= i < height and 0 <= j < width):
+                    raise ValueError(
+                        f"unit: expected a position inside the {height} x {width} map of layer "
+                        f"{name!r}, got {(i, j)}"
+                    )
+                vectors[index] = features[0, :, i, j].detach().clone()
 
     with torch.no_grad():
         observed(modules, look, lambda: model(image.clone(), *extra))
-    units = {}
-    for index, (height, width) in sizes.items():
-        wanted = sources[index]
-        unit = wanted.unit if isinstance(wanted, FeatureUnit) else "center"
-        units[index] = (height // 2, width // 2) if unit == "center" else unit
-        i, j = units[index]
-        if not (0 <= i < height and 0 <= j < width):
-            raise ValueError(
-                f"unit: expected a position inside the {height} x {width} map of layer "
-                f"{layers[index]!r}, got {(i, j)}"
-            )
     shape = (image.shape[1], image.shape[2], image.shape[3])
-    return GradientPlan(model, sources, rectify, shape, modules, runs, layers, sizes, units)
+    return GradientPlan(model, sources, rectify, shape, modules, runs, layers, sizes, units, vectors)
 
 
 def last_spatial_layer(model: nn.Module, image: Tensor, additional_forward_args: tuple[Any, ...] = ()) -> str:

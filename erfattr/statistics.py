@@ -48,6 +48,7 @@ class MapStatistics:
             only groups that have an image.
         group_sizes: Number of images of each group.
         source: What the map is the sensitivity of; ``None`` where the maps came from elsewhere.
+        computed: What was done to compute faster (see `Execution`), in words; empty for the model as it is.
     """
 
     mean: Tensor
@@ -56,6 +57,7 @@ class MapStatistics:
     group_means: Tensor
     group_sizes: tuple[int, ...]
     source: MapSource | None = None
+    computed: tuple[str, ...] = ()
 
 
 class StreamingStatistics:

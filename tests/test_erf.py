@@ -228,8 +228,8 @@ def test_last_run_of_a_layer_counts() -> None:
 def test_forward_stops_behind_the_layer(resnet: nn.Module, images: Tensor) -> None:
     calls = []
     resnet.layer4.register_forward_hook(lambda m, a, o: calls.append(len(o)))
-    ERF(resnet, "layer2").attribute([images[:2], images[2:]])
-    assert calls == [1]  # the one image that shows the sizes
+    ERF(resnet, "layer2", (4, 4)).attribute([images[:2], images[2:]])
+    assert calls == [1, 1]  # the one image that shows the sizes, and the trace without data
 
 
 def test_to_spatial() -> None:

@@ -42,7 +42,8 @@ def test_one_forward_pass_a_batch(resnet: nn.Module, images: Tensor) -> None:
     resnet.conv1.register_forward_hook(lambda m, a, o: calls.append(len(o)))
     sources = [FeatureUnit("layer3"), FeatureUnit("layer4"), ModelOutput()]
     SensitivityMaps(resnet, sources).attribute(images.split(2))
-    assert calls == [1, 2, 2, 1]  # one image that shows the sizes, then the batches
+    # One image that shows the sizes, the trace without data, then the batches.
+    assert calls == [1, 1, 2, 2, 1]
 
 
 def test_maps_of_every_image(resnet: nn.Module, images: Tensor) -> None:

@@ -1,0 +1,338 @@
+"""The command line: parse, call, print; nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from erfattr import __version__
+from erfattr._checks import check_positive_int
+from erfattr._model import find_layer
+from erfattr.datasets import ImageFiles, ImageLoader, sample_images
+from erfattr.models import ModelInfo, load_model
+from erfattr.receptive_field import ReceptiveField, receptive_fields
+from erfattr.report import MapReport, analyse_map, write_maps, writing
+from erfattr.sensitivity import SensitivityMaps
+from erfattr.sources import FeatureUnit, ModelOutput
+
+_MODEL_HELP = (
+    "a torchvision name such as resnet50, timm/NAME, module.path:factory for your own, or demo, the small "
+    "network that ships with the package"
+)
+_WEIGHTS_HELP = (
+    "a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded random "
+    "initialisation (default: the model's own)"
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="erfattr",
+        description="Which pixels a vision network really uses, and which are half dead.",
+    )
+    parser.add_argument("--version", action="version", version=f"erfattr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "map",
+        help="effective receptive fields and the dead-pixel map of a network, over images",
+        description="Average a network's sensitivity to its pixels over images, for units of feature maps "
+        "(effective receptive field) and for the output (dead-pixel map), from one forward pass a batch. "
+        "Writes figures (PNG), the maps (NPY) and every number with all that is needed to repeat the run "
+        "(result.json).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    run.add_argument("--model", default="demo", help=_MODEL_HELP)
+    run.add_argument("--weights", default=None, help=_WEIGHTS_HELP)
+    run.add_argument(
+        "--layers",
+        nargs="+",
+        default=["last", "output"],
+        metavar="LAYER",
+        help="dotted names of layers; last: the last spatial feature map before global pooling; output: the "
+        "network's output",
+    )
+    run.add_argument(
+        "--unit",
+        type=_unit,
+        default="center",
+        metavar="center|I,J",
+        help="position in every layer's map, from 0",
+    )
+    run.add_argument(
+        "--target",
+        type=_target,
+        default=None,
+        metavar="mean|INDEX|predicted|label",
+        help="which output the dead-pixel map is of: their mean, one of them, the largest, or the one of the "
+        "image's class folder",
+    )
+    run.add_argument("--rectify", choices=("relu", "abs", "none"), default="relu", help="of each gradient")
+    run.add_argument(
+        "--images",
+        default="embedded",
+        metavar="FOLDER|embedded",
+        help="a folder of images, searched with its subfolders, or embedded: crops of the photographs inside "
+        "scikit-image",
+    )
+    run.add_argument("--count", type=_positive, default=None, help="number of images (default: all)")
+    run.add_argument("--size", type=_positive, default=None, help="side of the images (default: the model's)")
+    run.add_argument("--batch-size", type=_positive, default=16, help="images a forward pass")
+    run.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
+    run.add_argument("--seed", type=int, default=0, help="of the choice of images and of random weights")
+    run.add_argument("--strict", action="store_true", help="stop at the first image file that cannot be read")
+    run.add_argument("--output", type=Path, default=Path("erfattr-output"), help="folder for the results")
+    run.set_defaults(call=_map)
+
+    fields = commands.add_parser(
+        "rf",
+        help="theoretical receptive field of every layer",
+        description="Table of the theoretical receptive field of every layer with a spatial map. Sizes "
+        "and bounds are those of the centre unit, in pixels (rows, columns); bounds go beyond the image where "
+        "padding does.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    fields.add_argument("model", help=_MODEL_HELP)
+    fields.add_argument("--size", type=_size, default=(224, 224), metavar="S|H,W", help="of the image")
+    fields.add_argument("--layer", default=None, help="only this layer")
+    fields.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    fields.set_defaults(call=_rf)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    check_positive_int("value", value)
+    return value
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, second = text.split(",")
+    return int(first), int(second)
+
+
+def _unit(text: str) -> Any:
+    return text if text == "center" else _pair(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    return _pair(text) if "," in text else (_positive(text), _positive(text))
+
+
+def _target(text: str) -> Any:
+    if text == "mean":
+        return None
+    return text if text in ("predicted", "label") else int(text)
+
+
+def _map(options: argparse.Namespace) -> None:
+    started = datetime.now(timezone.utc)
+    model, info = load_model(options.model, options.weights, device=options.device, seed=options.seed)
+    if len(set(options.layers)) < len(options.layers):
+        raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
+    sources = [_source(model, name, options) for name in options.layers]
+    size = options.size or info.size
+    images, described, unreadable = _images(options, info, size)
+    # Entered before the long part, so that a folder that cannot be written to shows at once.
+    with writing(options.output) as stage:
+        print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
+        begun = time.perf_counter()
+        statistics = SensitivityMaps(model, sources, options.rectify).attribute(images, show_progress=True)
+        seconds = time.perf_counter() - begun
+        fields = receptive_fields(model, (size, size))
+        reports = []
+        for one in statistics:
+            field = fields.get(one.source.layer) if one.source else None
+            reports.append(analyse_map(one, field, None if field else _total_stride(fields)))
+        described["unreadable"] = unreadable()
+        record = {
+            "command": ["erfattr", "map", *_arguments(options)],
+            "date": started.isoformat(timespec="seconds"),
+            "seconds_for_maps": seconds,
+            "model": asdict(info),
+            "images": described,
+            "options": {key: value for key, value in vars(options).items() if key != "call"},
+        }
+        names = [path.name for path in write_maps(stage, reports, record)]
+    for report in reports:
+        print()
+        print("\n".join(_lines(report)))
+    if described["unreadable"]:
+        print(f"\n{len(described['unreadable'])} image files could not be read:")
+        for name, reason in described["unreadable"].items():
+            print(f"  {name}: {reason}")
+    print(f"\nwritten to {options.output}:")
+    for name in names:
+        print(f"  {options.output / name}")
+
+
+def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
+    if name == "output":
+        return ModelOutput(options.target)
+    if name != "last":
+        find_layer(model, name)
+    return FeatureUnit(None if name == "last" else name, options.unit)
+
+
+def _images(
+    options: argparse.Namespace, info: ModelInfo, size: int
+) -> tuple[Any, dict[str, Any], Callable[[], dict[str, str]]]:
+    """Return the batches, what is said of them in the record, and what was unreadable once they were read."""
+    described: dict[str, Any] = {"size": size, "seed": options.seed}
+    if options.images == "embedded":
+        if options.target == "label":
+            raise ValueError('--target: "label" needs a folder of images with a subfolder for each class')
+        images = sample_images(options.count, size, mean=info.mean, std=info.std)
+        described |= {"source": "scikit-image's photographs", "count": len(images), "files": None}
+        return ImageLoader(images, options.batch_size), described, dict
+    files = ImageFiles(
+        options.images, size, options.count, options.seed, mean=info.mean, std=info.std, strict=options.strict
+    )
+    root = Path(options.images)
+    digest = hashlib.sha256()
+    for path in files.paths:
+        digest.update(path.read_bytes())
+    described |= {
+        "source": options.images,
+        "count": len(files),
+        "files": [str(path.relative_to(root)) for path in files.paths],
+        "sha256_of_all_files": digest.hexdigest(),
+    }
+    return ImageLoader(files, options.batch_size), described, lambda: dict(files.unreadable)
+
+
+def _total_stride(fields: dict[str, ReceptiveField]) -> tuple[int, int] | None:
+    """Return the stride of the last layer that has positions: what the output's map repeats by."""
+    strides = [field.stride for field in fields.values() if max(field.output_size) > 1]
+    if not strides or any(float(step) != int(step) for step in strides[-1]):
+        return None
+    return int(strides[-1][0]), int(strides[-1][1])
+
+
+def _arguments(options: argparse.Namespace) -> list[str]:
+    """Return the options as they would be typed."""
+    words = []
+    for key, value in vars(options).items():
+        flag = f"--{key.replace('_', '-')}"
+        if key in ("call", "command") or value is None or value is False:
+            continue
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words
+
+
+def _lines(report: MapReport) -> list[str]:
+    """Return what a person reads of one map."""
+    numbers = report.numbers()
+    lines = [report.title]
+    field = report.receptive_field
+    if field is not None and report.source.unit is not None:
+        y, x = field.center(report.source.unit)
+        lines.append(
+            f"  centred on pixel ({y:g}, {x:g}), stride {field.stride[0]:g}; "
+            f"theoretical receptive field {field.size[0]} x {field.size[1]} ({field.status})"
+        )
+    if report.fit is None:
+        lines.append(f"  Gaussian fit: none ({report.fit_error})")
+    else:
+        y, x = report.fit.center
+        lines.append(
+            f"  Gaussian fit: centre ({y:.1f}, {x:.1f}), sigma_y {report.fit.sigma_y:.1f}, "
+            f"sigma_x {report.fit.sigma_x:.1f} px, R^2 {report.fit.r_squared:.3f}"
+        )
+    index = report.imbalance
+    lines.append(
+        f"  imbalance of R / mean(R): L1 {index['L1_relative_to_mean']:.4f}, "
+        f"L2 {index['L2_relative_to_mean']:.4f} (sampling noise of {numbers['n_images']} images included)"
+    )
+    if report.profile is not None and report.period is not None:
+        lines.append(f"  phase contrast at period {report.period[0]}: {numbers['phase_contrast']:.4f}")
+    lines.append(f"  standard error of a pixel, median: {100 * report.relative_error:.0f} % of its value")
+    return lines
+
+
+def _rf(options: argparse.Namespace) -> None:
+    model, info = load_model(options.model, "none" if options.model != "demo" else None)
+    fields = receptive_fields(model, options.size)
+    if options.layer is not None:
+        name, _ = find_layer(model, options.layer)
+        if name not in fields:
+            raise ValueError(f"--layer: {name!r} has no spatial map; see the table without --layer")
+        fields = {name: fields[name]}
+    if options.json:
+        rows = {
+            name: {
+                "output_size": field.output_size,
+                "size": field.size,
+                "stride": [float(step) for step in field.stride],
+                "center_unit": [length // 2 for length in field.output_size],
+                "center": field.center(),
+                "bounds": field.bounds(),
+                "status": field.status,
+                "method": field.method,
+                "unknown_operators": field.unknown_operators,
+                "note": field.note,
+            }
+            for name, field in fields.items()
+        }
+        print(json.dumps({"model": info.name, "input_size": options.size, "layers": rows}, indent=1))
+        return
+    table = [("layer", "map", "size", "stride", "centre of unit", "rows", "columns", "status")]
+    for name, field in fields.items():
+        y0, x0, y1, x1 = field.bounds()
+        y, x = field.center()
+        unit = tuple(length // 2 for length in field.output_size)
+        table.append(
+            (
+                name or "(output)",
+                _times(field.output_size),
+                _times(field.size),
+                _times(field.stride),
+                f"{unit}: ({y:g}, {x:g})",
+                f"{y0}..{y1}",
+                f"{x0}..{x1}",
+                field.status + ("" if field.method == "operators" else f", by {field.method}"),
+            )
+        )
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    notes = {field.note for field in fields.values() if field.note}
+    for note in sorted(notes):
+        print(f"note: {note}")
+
+
+def _times(pair: Sequence[float]) -> str:
+    return f"{pair[0]:g} x {pair[1]:g}" if pair[0] != pair[1] else f"{pair[0]:g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 2 for input that does not serve, or 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.call(options)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"erfattr {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"erfattr {options.command}: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
