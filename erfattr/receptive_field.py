@@ -331,6 +331,10 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def _has_data(model: nn.Module) -> bool:
+    return not any(tensor.is_meta for tensor in tensors_of(model))
+
+
 def _only_tensor(output: Any) -> Tensor | None:
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return tensors[0] if len(tensors) == 1 else None
@@ -369,7 +373,7 @@ def _receptive_fields(
         doubtful = set(layers) - {
             name for name, found in seen.items() if found and found[0] and not found[0].unknown
         }
-    has_data = not any(tensor.is_meta for tensor in tensors_of(model))
+    has_data = _has_data(model)
     probed: dict[str, _Probe] = {}
     if broken is not None and not has_data and doubtful:
         raise ValueError(
@@ -665,6 +669,8 @@ def nan_probe(
     """
     size = _check_arguments(model, input_size, in_channels)
     check_positive_int("batch_size", batch_size)
+    if not _has_data(model):
+        raise ValueError("model: expected a model with data, got one on the meta device")
     name, module = ("", model) if layer is None else find_layer(model, layer)
     last = [name] if channels_last else []
     probes, problems = _probe_layers(
