@@ -21,7 +21,7 @@ FRACTIONS = (0.2, 0.3, 0.5, 0.99)
 RADII = (10.0, 20.0, 40.0, 80.0)
 
 _ORIGIN = 10.0
-_WIDENINGS = np.array([1.0, 1.5, 3.0, 9.0])
+_WIDENINGS = np.array([1.0, 3.0])
 _MAX_EVALUATIONS = 1000
 
 
@@ -61,7 +61,8 @@ class GaussianFit:
         center: (y, x) in pixels, pixel centres at integers; may lie outside the map.
         sigma_y: standard deviation along rows' index, the vertical one, in pixels.
         sigma_x: standard deviation along columns' index, the horizontal one, in pixels.
-        r_squared: share of the map's variance over its pixels that the fit explains, at most 1.
+        r_squared: share of the map's variance over its pixels that the fit explains, at most 1; negative
+            where a constant would fit better, as the Gaussian has no background term.
         standard_errors: of each of the above parameters.
         shape: (H, W) of the map.
         n_pixels: number of fitted pixels, H * W.

@@ -347,8 +347,9 @@ def test_a_centre_between_pixels_gives_even_sides_and_any_other_whole_pixels():
 
 
 def test_shares_met_exactly_are_not_missed_by_rounding():
-    # 0.1 is not a binary fraction; nine pixels of 25.
-    assert mass_squares(torch.full((5, 5), 0.1), (2, 2), fractions=(1 / 25, 9 / 25, 1)) == (1, 3, 5)
+    # 0.3 is no binary fraction: sums of 0.3 over 9 pixels and 9/121 of the total differ in the last digit.
+    fractions = [side**2 / 121 for side in (1, 3, 5, 7, 9, 11)]
+    assert mass_squares(np.full((11, 11), 0.3), (5, 5), fractions) == (1, 3, 5, 7, 9, 11)
 
 
 @settings(max_examples=40, deadline=None)
