@@ -4,9 +4,14 @@ The mathematics is that of Kim et al., *Dead Pixel Test Using Effective Receptiv
 table numbers in docstrings are those of that paper.
 """
 
+from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.dead_pixels import DeadPixelMap
 from erfattr.erf import ERF
 from erfattr.execution import Execution
+from erfattr.gaussian_fit import GaussianFit, SizeScores, fit_gaussian, size_scores
+from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
+from erfattr.models import demo_model, load_model
+from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
 from erfattr.statistics import MapSource, MapStatistics
@@ -18,11 +23,29 @@ __all__ = [
     "DeadPixelMap",
     "Execution",
     "FeatureUnit",
+    "GaussianFit",
+    "ImageFiles",
+    "ImageLoader",
     "MapSource",
     "MapStatistics",
     "ModelOutput",
+    "ReceptiveField",
     "SensitivityMaps",
+    "SizeScores",
     "__version__",
+    "demo_model",
+    "fit_gaussian",
     "from_channels_last",
     "from_tokens",
+    "imbalance_index",
+    "load_model",
+    "nan_probe",
+    "phase_contrast",
+    "phase_profile",
+    "receptive_fields",
+    "sample_images",
+    "size_scores",
+    "strong_pixels",
+    "theoretical_receptive_field",
+    "weak_pixels",
 ]

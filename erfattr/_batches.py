@@ -14,16 +14,73 @@ _IMAGE_KEYS = ("image", "images", "pixel_values", "img", "inputs", "input", "x")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
-def batches_of(inputs: Any) -> Iterator[Any]:
-    """Yield the batches of a loader; a tensor, a dict or an (images, labels) tuple is one batch."""
-    if isinstance(inputs, (Tensor, Mapping)):
-        yield inputs
+def numbered_batches(
+    inputs: Any,
+    wants_labels: bool,
+    *,
+    max_examples: int | None = None,
+    start: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Yield number of the first image, images and labels of each batch, checked.
+
+    Args:
+        inputs: A loader, or one batch.
+        wants_labels: Whether labels are looked for.
+        max_examples: Stop after this many images.
+        start: Pass over the batches that begin before this image.
+        share: (r, k): take every k-th batch from the r-th on; of a single batch the r-th of k parts.
+    """
+    rank, world = share
+    shape: tuple[int, int, int] | None = None
+    for number, first_index, batch in _counted(inputs, start, share):
+        images, labels = _images_and_labels(batch, wants_labels)
+        if max_examples is not None and first_index >= max_examples:
+            return
+        _check_images(images, first_index, shape)
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        if max_examples is not None:
+            images = images[: max_examples - first_index]
+            labels = None if labels is None else labels[: max_examples - first_index]
+        if number is None and world > 1:
+            lengths = [len(part) for part in torch.arange(len(images)).tensor_split(world)]
+            first_index += sum(lengths[:rank])
+            images = images.tensor_split(world)[rank]
+            labels = None if labels is None else labels.tensor_split(world)[rank]
+        mine = number is None or number % world == rank
+        if mine and first_index >= start and len(images) > 0:
+            yield first_index, images, labels
+
+
+def _counted(inputs: Any, start: int, share: tuple[int, int]) -> Iterator[tuple[int | None, int, Any]]:
+    """Yield number (``None`` for a single batch), number of the first image, and each batch."""
+    # A loader that can leave out what is not wanted says so by having this method; see ImageLoader.
+    if hasattr(inputs, "batches_from"):
+        yield from inputs.batches_from(start, share)
         return
+    single = _is_batch(inputs)
+    first_index = 0
+    for number, batch in enumerate(_batches_of(inputs)):
+        yield None if single else number, first_index, batch
+        images, _ = _images_and_labels(batch, False)
+        first_index += len(images)
+
+
+def _is_batch(inputs: Any) -> bool:
+    """Whether ``inputs`` is one batch and no iterable of batches."""
+    if isinstance(inputs, (Tensor, Mapping)):
+        return True
     if isinstance(inputs, tuple) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
         others = inputs[1:]
-        if others and not any(isinstance(other, Tensor) and other.ndim == 4 for other in others):
-            yield inputs
-            return
+        return bool(others) and not any(isinstance(other, Tensor) and other.ndim == 4 for other in others)
+    return False
+
+
+def _batches_of(inputs: Any) -> Iterator[Any]:
+    """Yield the batches of a loader, or the one batch."""
+    if _is_batch(inputs):
+        yield inputs
+        return
     if not isinstance(inputs, Iterable):
         raise TypeError(
             f"inputs: expected a tensor (N, C, H, W) or an iterable of batches, got {describe(inputs)}"
@@ -44,7 +101,7 @@ def batches_of(inputs: Any) -> Iterator[Any]:
         yield batch
 
 
-def images_and_labels(batch: Any, wants_labels: bool) -> tuple[Tensor, Tensor | None]:
+def _images_and_labels(batch: Any, wants_labels: bool) -> tuple[Tensor, Tensor | None]:
     """Take images, and labels where wanted, out of a batch."""
     if isinstance(batch, Mapping):
         tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
@@ -70,7 +127,7 @@ def images_and_labels(batch: Any, wants_labels: bool) -> tuple[Tensor, Tensor | 
     )
 
 
-def check_images(images: Tensor, first_index: int, shape: tuple[int, int, int] | None) -> None:
+def _check_images(images: Tensor, first_index: int, shape: tuple[int, int, int] | None) -> None:
     """Raise unless ``images`` is a finite floating-point batch, and of ``shape`` (C, H, W) where given."""
     if images.ndim != 4:
         raise ValueError(f"inputs: expected images of shape (N, C, H, W), got {describe(images)}")

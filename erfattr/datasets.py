@@ -346,16 +346,36 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches; each pass reads the files anew."""
+        for _, _, batch in self.batches_from(0, (0, 1)):
+            yield batch
+
+    def batches_from(self, start: int, share: tuple[int, int]) -> Iterator[tuple[int, int, Any]]:
+        """Yield number of the batch, of its first item, and the batch, reading no other files than these.
+
+        Args:
+            start: Leave out the batches that begin before this item.
+            share: (r, k): of all batches take every k-th from the r-th on.
+        """
+        rank, world = share
+        numbers = [
+            number
+            for number in range(len(self))
+            if number % world == rank and number * self.batch_size >= start
+        ]
+        length = len(self.dataset)  # type: ignore[arg-type]
+        ranges = [
+            range(number * self.batch_size, min((number + 1) * self.batch_size, length)) for number in numbers
+        ]
         loader = DataLoader(
             _Attempts(self.dataset),
-            batch_size=self.batch_size,
+            batch_sampler=ranges,  # type: ignore[arg-type]
             num_workers=self.num_workers,
             collate_fn=_collate,
             generator=torch.Generator(),  # otherwise torch draws the workers' seed from the global generator
         )
         failures: dict[str, str] = {}
         empty = True
-        for batch, failed in loader:
+        for number, (batch, failed) in zip(numbers, loader, strict=True):
             # Workers only report: a copy of the dataset lives in each, and what it recorded would be lost.
             failures.update(failed)
             if isinstance(self.dataset, ImageFiles):
@@ -364,7 +384,7 @@ class ImageLoader:
                     raise UnreadableImageError(*next(iter(failed.items())))
             if batch is not None:
                 empty = False
-                yield batch
+                yield number, number * self.batch_size, batch
         if empty and failures:
             path, reason = next(iter(failures.items()))
             raise ValueError(

@@ -10,7 +10,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from erfattr.execution import Execution
-from erfattr.sensitivity import SensitivityMaps
+from erfattr.sensitivity import SensitivityMaps, ToleranceOf
 from erfattr.sources import ModelOutput, OutputTarget, Rectify
 from erfattr.statistics import MapStatistics
 
@@ -70,6 +70,8 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = ...,
         max_examples: int | None = ...,
+        tolerance: float | None = ...,
+        tolerance_of: ToleranceOf = ...,
         show_progress: bool = ...,
         return_statistics: Literal[False] = ...,
         groups: int = ...,
@@ -84,6 +86,8 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = ...,
         max_examples: int | None = ...,
+        tolerance: float | None = ...,
+        tolerance_of: ToleranceOf = ...,
         show_progress: bool = ...,
         return_statistics: Literal[True],
         groups: int = ...,
@@ -98,6 +102,8 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = "mean",
         max_examples: int | None = None,
+        tolerance: float | None = None,
+        tolerance_of: ToleranceOf = "pixels",
         show_progress: bool = False,
         return_statistics: bool = False,
         groups: int = 16,
@@ -113,6 +119,10 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
             additional_forward_args: Further arguments of the model, the same for every batch.
             reduction: ``"mean"`` over images, or ``"none"``: one map per image.
             max_examples: Stop after this many images.
+            tolerance: Stop as soon as the relative standard error is below this, in (0, 1]; the statistics
+                say how many images that took.
+            tolerance_of: Of what: ``"pixels"``: median over pixels; ``"L1"`` or ``"L2"``: the noise-corrected
+                imbalance index.
             show_progress: Show a progress bar on standard error.
             return_statistics: Also return the `MapStatistics`: number of images, standard error, group means.
             groups: Number of groups in the statistics.
@@ -135,6 +145,8 @@ class DeadPixelMap(GradientAttribution):  # type: ignore[misc]
             additional_forward_args,
             reduction=reduction,
             max_examples=max_examples,
+            tolerance=tolerance,
+            tolerance_of=tolerance_of,
             show_progress=show_progress,
             return_statistics=return_statistics,
             groups=groups,

@@ -9,7 +9,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from erfattr.execution import Execution
-from erfattr.sensitivity import SensitivityMaps
+from erfattr.sensitivity import SensitivityMaps, ToleranceOf
 from erfattr.sources import FeatureUnit, Rectify, ToSpatial
 from erfattr.statistics import MapStatistics
 
@@ -81,6 +81,8 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = ...,
         max_examples: int | None = ...,
+        tolerance: float | None = ...,
+        tolerance_of: ToleranceOf = ...,
         show_progress: bool = ...,
         return_statistics: Literal[False] = ...,
         groups: int = ...,
@@ -94,6 +96,8 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = ...,
         max_examples: int | None = ...,
+        tolerance: float | None = ...,
+        tolerance_of: ToleranceOf = ...,
         show_progress: bool = ...,
         return_statistics: Literal[True],
         groups: int = ...,
@@ -107,6 +111,8 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         *,
         reduction: Literal["mean", "none"] = "mean",
         max_examples: int | None = None,
+        tolerance: float | None = None,
+        tolerance_of: ToleranceOf = "pixels",
         show_progress: bool = False,
         return_statistics: bool = False,
         groups: int = 16,
@@ -119,6 +125,10 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
             additional_forward_args: Further arguments of the model, the same for every batch.
             reduction: ``"mean"`` over images, or ``"none"``: one map per image.
             max_examples: Stop after this many images.
+            tolerance: Stop as soon as the relative standard error is below this, in (0, 1]; the statistics
+                say how many images that took.
+            tolerance_of: Of what: ``"pixels"``: median over pixels; ``"L1"`` or ``"L2"``: the noise-corrected
+                imbalance index.
             show_progress: Show a progress bar on standard error.
             return_statistics: Also return the `MapStatistics`: number of images, standard error, group means,
                 and in ``source`` the layer, the unit and the pixel it is centred on.
@@ -139,6 +149,8 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
             additional_forward_args,
             reduction=reduction,
             max_examples=max_examples,
+            tolerance=tolerance,
+            tolerance_of=tolerance_of,
             show_progress=show_progress,
             return_statistics=return_statistics,
             groups=groups,

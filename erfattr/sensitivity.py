@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from threading import Event
+from typing import Any, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erfattr._batches import batches_of, check_images, count_images, images_and_labels
-from erfattr._checks import check_choice, check_positive_int, describe
-from erfattr._cone import Cone, find_cone
-from erfattr._model import device_and_dtype, find_layer, untouched
-from erfattr.execution import Execution, prepared
-from erfattr.receptive_field import ReceptiveField, receptive_fields
-from erfattr.sources import RECTIFY, FeatureUnit, GradientPlan, ModelOutput, Rectify, make_plan
-from erfattr.statistics import MapSource, MapStatistics, StreamingStatistics
+from erfattr._batches import count_images, numbered_batches
+from erfattr._checks import check_choice, check_fraction, check_positive_int, describe
+from erfattr._model import find_layer, untouched
+from erfattr._processes import agree, rank_and_world
+from erfattr._run import Placement, Run, begin_run, refuse_batch_statistics, refuse_non_finite
+from erfattr.execution import Execution
+from erfattr.noise import corrected_imbalance
+from erfattr.sources import RECTIFY, FeatureUnit, ModelOutput, Rectify
+from erfattr.statistics import MapStatistics, StreamingStatistics
+
+ToleranceOf = Literal["pixels", "L1", "L2"]
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
 _CHECK_INTERVAL = 16
+# The precision is looked at each time this share of images has come on top, so that looking costs little.
+_LOOK_AGAIN = 1.1
+
+
+class Checkpoint(Protocol):
+    """Where the state of a long run is kept: a file, usually (`erfattr.report.StateFile`)."""
+
+    interval: int
+    """Save after this many images."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state saved last, or ``None`` where there is none."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state: numbers, texts, tensors, lists, tuples and dicts."""
 
 
 class SensitivityMaps:
@@ -93,10 +110,16 @@ class SensitivityMaps:
         additional_forward_args: Any = None,
         *,
         max_examples: int | None = None,
+        tolerance: float | None = None,
+        tolerance_of: ToleranceOf = "pixels",
         show_progress: bool = False,
         groups: int = 16,
+        checkpoint: Checkpoint | None = None,
     ) -> list[MapStatistics]:
         """Average the maps over images.
+
+        Inside an initialised ``torch.distributed`` group every process is given the same ``inputs``, runs its
+        share of the batches, and returns the statistics of all; a process that fails ends the run of all.
 
         Args:
             inputs: Images: an iterable of batches (a ``DataLoader``), or one batch. A batch is a tensor
@@ -104,8 +127,14 @@ class SensitivityMaps:
                 or a dict that holds one. All images share one size.
             additional_forward_args: Further arguments of the model, the same for every batch.
             max_examples: Stop after this many images.
+            tolerance: Stop as soon as the relative standard error is below this, in (0, 1], for every source;
+                the statistics say how many images that took. Not with several processes.
+            tolerance_of: Of what: ``"pixels"``: median over pixels of standard error / mean; ``"L1"`` or
+                ``"L2"``: the noise-corrected imbalance index of the map divided by its mean.
             show_progress: Show a progress bar on standard error.
             groups: Number of interleaved groups kept for jackknife standard errors.
+            checkpoint: Where the state is saved every so many images, and found when the run is started
+                again with the same arguments; it then goes on, and ends with exactly the same maps.
 
         Returns:
             For each source its `MapStatistics`, float64, on the CPU. Unit: output per input value. With
@@ -115,18 +144,70 @@ class SensitivityMaps:
             TypeError: integer images, or batches or outputs of an unknown kind.
             ValueError: no image; NaN in an image; images of different sizes; a layer that never ran or whose
                 output is not (N, C, H, W); a unit outside the map; a non-finite gradient, whose image is
-                named; a map that is zero everywhere.
+                named; a map that is zero everywhere; a ``tolerance`` outside (0, 1] or with several
+                processes; a saved state of another run.
+            RuntimeError: another process failed.
         """
+        if max_examples is not None:
+            check_positive_int("max_examples", max_examples)
+        if tolerance is not None:
+            check_fraction("tolerance", tolerance)
+        check_choice("tolerance_of", tolerance_of, ("pixels", "L1", "L2"))
+        rank, world = rank_and_world()
+        if tolerance is not None and world > 1:
+            raise ValueError(f"tolerance: expected None with several processes, got {tolerance} with {world}")
         streams = [StreamingStatistics(groups) for _ in self.sources]
-        with self._undisturbed():
-            for first_index, run, maps in self._batches_of_maps(
-                inputs, additional_forward_args, max_examples, show_progress
-            ):
-                for one, stream in zip(maps, streams, strict=True):
-                    stream.update(one, first_index)
-                last = run
-        # At least one batch came, or the loop would have raised.
-        results = last.results(streams)
+        placement: Placement | None = None
+        start = 0
+        failure: Exception | None = None
+        try:
+            saved = None if checkpoint is None else checkpoint.load()
+            if saved is not None:
+                placement = Placement.from_dict(saved["placement"])
+                start = saved["next_index"]
+                for stream, state in zip(streams, saved["streams"], strict=True):
+                    stream.load_state_dict(state)
+            with self._undisturbed():
+                unsaved = 0
+                look_at = 2 * groups
+                enough = Event()
+                for first_index, run, maps in self._batches_of_maps(
+                    inputs,
+                    additional_forward_args,
+                    max_examples,
+                    show_progress and rank == 0,
+                    start=start,
+                    share=(rank, world),
+                    stop=enough.is_set,
+                ):
+                    if placement not in (None, run.placement):
+                        raise ValueError(
+                            f"checkpoint: expected the state of a run of {run.placement}, got {placement}"
+                        )
+                    placement = run.placement
+                    for one, stream in zip(maps, streams, strict=True):
+                        stream.update(one, first_index)
+                    unsaved += len(maps[0])
+                    if checkpoint is not None and unsaved >= checkpoint.interval:
+                        checkpoint.save(_state(placement, first_index + len(maps[0]), streams))
+                        unsaved = 0
+                    if tolerance is not None and streams[0].n_images >= look_at:
+                        look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
+                        errors = [_relative_error(one, tolerance_of) for one in placement.results(streams)]
+                        if max(errors) < tolerance:
+                            enough.set()
+        except Exception as error:
+            # The other processes must hear of it before they wait for this one.
+            if world == 1:
+                raise
+            failure = error
+        if world > 1:
+            placement = agree(placement, failure)
+            for stream in streams:
+                stream.reduce(None if placement is None else placement.map_size)
+        if placement is None:
+            raise ValueError("inputs: expected at least one image, got none")
+        results = placement.results(streams)
         for result in results:
             if not bool(result.mean.any()):
                 name = result.source.layer if result.source else "output"
@@ -147,18 +228,22 @@ class SensitivityMaps:
         """Return the maps of every image instead of their mean.
 
         Arguments and errors are those of `attribute`, but for the map that is zero everywhere: one image may
-        well have one.
+        well have one. Several processes share nothing here.
 
         Returns:
             For each source (N, H, W) in the model's dtype, on the CPU.
         """
+        if max_examples is not None:
+            check_positive_int("max_examples", max_examples)
         collected: list[list[Tensor]] = [[] for _ in self.sources]
         with self._undisturbed():
             for _, run, maps in self._batches_of_maps(
                 inputs, additional_forward_args, max_examples, show_progress
             ):
                 for one, parts in zip(maps, collected, strict=True):
-                    parts.append(run.placed(one.cpu()))
+                    parts.append(run.placement.placed(one.cpu()))
+        if not collected[0]:
+            raise ValueError("inputs: expected at least one image, got none")
         return [torch.cat(parts) for parts in collected]
 
     def reduced(
@@ -167,27 +252,22 @@ class SensitivityMaps:
         additional_forward_args: Any = None,
         *,
         reduction: Literal["mean", "none"] = "mean",
+        return_statistics: bool = False,
         max_examples: int | None = None,
         show_progress: bool = False,
-        return_statistics: bool = False,
-        groups: int = 16,
+        **options: Any,
     ) -> Any:
         """Return the first source's map as an attribution class does: see `ERF.attribute`."""
         check_choice("reduction", reduction, ("mean", "none"))
         if reduction == "none":
-            if return_statistics:
-                raise ValueError(
-                    'return_statistics: expected False with reduction="none", which has no mean, got True'
-                )
+            if return_statistics or options.get("tolerance") is not None:
+                name = "return_statistics" if return_statistics else "tolerance"
+                raise ValueError(f'{name}: reduction="none" averages nothing, so it has none')
             return self.per_image(
                 inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress
             )[0]
         statistics = self.attribute(
-            inputs,
-            additional_forward_args,
-            max_examples=max_examples,
-            show_progress=show_progress,
-            groups=groups,
+            inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress, **options
         )[0]
         return (statistics.mean, statistics) if return_statistics else statistics.mean
 
@@ -197,164 +277,56 @@ class SensitivityMaps:
             yield
 
     def _batches_of_maps(
-        self, inputs: Any, additional_forward_args: Any, max_examples: int | None, show_progress: bool
-    ) -> Iterator[tuple[int, _Run, list[Tensor]]]:
+        self,
+        inputs: Any,
+        additional_forward_args: Any,
+        max_examples: int | None,
+        show_progress: bool,
+        *,
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[int, Run, list[Tensor]]]:
         """Yield number of the first image, how it was run, and the maps of each batch."""
-        if max_examples is not None:
-            check_positive_int("max_examples", max_examples)
         extra = _format_additional_forward_args(additional_forward_args) or ()
         wants_labels = any(
             isinstance(source, ModelOutput) and source.target == "label" for source in self.sources
         )
-        run: _Run | None = None
+        run: Run | None = None
         pending: list[tuple[int, Tensor]] = []
-        count = 0
-        with tqdm(total=count_images(inputs, max_examples), unit="image", disable=not show_progress) as bar:
-            for batch in batches_of(inputs):
-                images, labels = images_and_labels(batch, wants_labels)
-                if max_examples is not None:
-                    images = images[: max_examples - count]
-                    labels = None if labels is None else labels[: max_examples - count]
-                check_images(images, count, None if run is None else run.image_shape)
-                _refuse_batch_statistics(self.model, len(images))
+        total = count_images(inputs, max_examples)
+        with tqdm(total=total, initial=start, unit="image", disable=not show_progress) as bar:
+            for first_index, images, labels in numbered_batches(
+                inputs, wants_labels, max_examples=max_examples, start=start, share=share
+            ):
+                refuse_batch_statistics(self.model, len(images))
                 if run is None:
-                    run = self._begin(images[:1], extra)
-                maps = run.plan.maps(run.taken(images), labels, extra, count)
-                pending.extend((count, torch.isfinite(one).flatten(1).all(1)) for one in maps)
+                    run = begin_run(self.model, self.sources, self.rectify, self.execution, images[:1], extra)
+                maps = run.maps(images, labels, extra, first_index)
+                pending.extend((first_index, torch.isfinite(one).flatten(1).all(1)) for one in maps)
                 if not maps[0].is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
-                    _refuse_non_finite(pending)
-                yield count, run, maps
-                count += len(images)
-                bar.update(len(images))
-                if max_examples is not None and count >= max_examples:
+                    refuse_non_finite(pending)
+                yield first_index, run, maps
+                bar.update(len(images) * share[1])
+                if stop():
                     break
-        _refuse_non_finite(pending)
-        if count == 0:
-            raise ValueError("inputs: expected at least one image, got none")
-
-    def _begin(self, image: Tensor, extra: tuple[Any, ...]) -> _Run:
-        """Resolve the sources on the first image, and prepare what is run."""
-        model = self.model
-        fields: dict[str, ReceptiveField] = {}
-        device, dtype = device_and_dtype(model)
-        image = image.detach().to(device=device, dtype=dtype)
-        whole = make_plan(model, self.sources, self.rectify, image, extra)
-        if isinstance(model, nn.Module) and whole.units and not extra:
-            fields = _fields(model, image)
-        described = whole.describe(fields)
-        plan = whole
-        done: tuple[str, ...] = ()
-        if isinstance(model, nn.Module):
-            model, done = prepared(model, self.execution, keep=set(whole.modules))
-            _, dtype = device_and_dtype(model)
-            modules = {name: model.get_submodule(name) for name in whole.modules}
-            plan = replace(whole, model=model, modules=modules)
-        run = _Run(plan, described, device, dtype, "channels last" in done, whole.image_shape, None, done)
-        cropped = self._cropped(run, fields, image) if self.execution.crop and fields else None
-        return cropped or run
-
-    def _cropped(self, run: _Run, fields: Mapping[str, ReceptiveField], image: Tensor) -> _Run | None:
-        """Return the same run on the part of the image that the units see; ``None`` where there is none."""
-        whole = run.plan
-        units = [
-            source for source in self.sources if isinstance(source, FeatureUnit) and not source.to_spatial
-        ]
-        if len(units) < len(self.sources) or not isinstance(self.model, nn.Module):
-            return None
-        wanted = [(whole.layers[index], whole.units[index]) for index in range(len(units))]
-        cone = find_cone(self.model, wanted, fields, whole.image_shape[0])
-        if cone is None:
-            return None
-        height, width = cone.size
-        cropped = replace(run, cone=cone, done=(*run.done, f"cropped to {height} x {width} pixels"))
-        sources = [
-            FeatureUnit(whole.modules[layer], unit)
-            for (layer, _), unit in zip(wanted, cone.units, strict=True)
-        ]
-        plan = make_plan(whole.model, sources, self.rectify, cropped.taken(image), ())
-        # The trace proves which pixels are read, not what is done with a position (an embedding, say).
-        for index, features in whole.features.items():
-            tolerance = torch.finfo(plan.features[index].dtype).eps ** 0.5 * float(features.abs().max())
-            if float((features - plan.features[index]).abs().max()) > tolerance:
-                return None
-        return replace(cropped, plan=plan)
+        refuse_non_finite(pending)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What is run on the images, and how images go in and maps come out."""
-
-    plan: GradientPlan
-    described: list[MapSource]
-    device: torch.device | None
-    dtype: torch.dtype | None
-    channels_last: bool
-    image_shape: tuple[int, int, int]
-    cone: Cone | None
-    done: tuple[str, ...]
-
-    def taken(self, images: Tensor) -> Tensor:
-        """Return the part of the images that is run, where and as the model wants it."""
-        if self.cone is not None:
-            rows, columns = self.cone.rows, self.cone.columns
-            images = images[:, :, rows[0] : rows[1], columns[0] : columns[1]]
-        layout = torch.channels_last if self.channels_last else torch.preserve_format
-        if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
-            images = images.pin_memory()
-        return images.to(device=self.device, dtype=self.dtype, non_blocking=True, memory_format=layout)
-
-    def results(self, streams: Sequence[StreamingStatistics]) -> list[MapStatistics]:
-        """Return the statistics of what was run, as maps of the whole image."""
-        results = []
-        for stream, source in zip(streams, self.described, strict=True):
-            one = stream.result(source)
-            results.append(
-                replace(
-                    one,
-                    mean=self.placed(one.mean),
-                    standard_error=self.placed(one.standard_error),
-                    group_means=self.placed(one.group_means),
-                    computed=self.done,
-                )
-            )
-        return results
-
-    def placed(self, maps: Tensor) -> Tensor:
-        """Return maps (..., H, W) of what was run in maps of the whole image; outside nothing is seen."""
-        if self.cone is None:
-            return maps
-        (top, bottom), (left, right) = self.cone.rows, self.cone.columns
-        _, height, width = self.image_shape
-        return F.pad(maps, (left, width - right, top, height - bottom))
+def _state(placement: Placement, next_index: int, streams: Sequence[StreamingStatistics]) -> dict[str, Any]:
+    return {
+        "placement": placement.as_dict(),
+        "next_index": next_index,
+        "streams": [stream.state_dict() for stream in streams],
+    }
 
 
-def _fields(model: nn.Module, image: Tensor) -> dict[str, ReceptiveField]:
-    """Return the receptive fields, or none where the model cannot be traced without its images."""
-    try:
-        return receptive_fields(model, (image.shape[2], image.shape[3]), in_channels=image.shape[1])
-    except ValueError:
-        return {}
-
-
-def _refuse_batch_statistics(model: Any, images: int) -> None:
-    """Refuse networks in which the images of a batch see each other."""
-    if images == 1 or not isinstance(model, nn.Module):
-        return
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"model: layer {name!r} normalises with the statistics of the batch, so the images of a "
-                f"batch are not independent; expected batches of one image, got {images}"
-            )
-
-
-def _refuse_non_finite(pending: list[tuple[int, Tensor]]) -> None:
-    """Raise for the first image with a non-finite gradient; forget the images looked at."""
-    bad = [
-        first_index + int(torch.nonzero(~finite)[0])
-        for first_index, finite in pending
-        if not bool(finite.all())
-    ]
-    pending.clear()
-    if bad:
-        raise ValueError(f"model: the gradient of image {min(bad)} is not finite")
+def _relative_error(statistics: MapStatistics, of: ToleranceOf) -> float:
+    """Return the relative standard error of a map, as ``tolerance_of`` says."""
+    if of == "pixels":
+        seen = statistics.mean != 0
+        if not bool(seen.any()):
+            return float("inf")
+        return float((statistics.standard_error[seen] / statistics.mean[seen].abs()).median())
+    index = corrected_imbalance(statistics, order=1 if of == "L1" else 2)
+    return index.standard_error / index.value if index.value > 0 else float("inf")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from erfattr._checks import check_positive_int
+from erfattr._processes import summed
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class StreamingStatistics:
         if maps.device.type == "mps":  # has no float64
             maps = maps.cpu()
         maps = maps.double()
+        if self._sums is not None and self._squares is not None and self._sums.device != maps.device:
+            # A state that was loaded lies on the CPU.
+            self._sums, self._squares = self._sums.to(maps.device), self._squares.to(maps.device)
         if self._sums is None or self._squares is None:
             self._sums = maps.new_zeros((self.groups, *maps.shape[1:]))
             self._squares = maps.new_zeros(maps.shape[1:])
@@ -116,13 +122,53 @@ class StreamingStatistics:
         # At most one image of each group at a time: every group is summed in the order of its images.
         for offset in range(0, len(maps), self.groups):
             part = maps[offset : offset + self.groups]
-            groups = [(start + offset + k) % self.groups for k in range(len(part))]
-            self._sums[groups] += part
-            for group in groups:
-                self._counts[group] += 1
+            first = (start + offset) % self.groups
+            before = min(len(part), self.groups - first)
+            self._sums[first : first + before] += part[:before]
+            self._sums[: len(part) - before] += part[before:]
+            for k in range(len(part)):
+                self._counts[(first + k) % self.groups] += 1
         for one in maps:
             self._squares.addcmul_(one, one)
         self.n_images += len(maps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything accumulated so far, as tensors on the CPU, numbers and lists."""
+        return {
+            "groups": self.groups,
+            "counts": list(self._counts),
+            "sums": None if self._sums is None else self._sums.cpu().clone(),
+            "squares": None if self._squares is None else self._squares.cpu().clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            ValueError: the state has another number of groups.
+        """
+        if state["groups"] != self.groups:
+            raise ValueError(f"groups: expected the {state['groups']} of the saved state, got {self.groups}")
+        self._counts = list(state["counts"])
+        self.n_images = sum(self._counts)
+        self._sums, self._squares = (
+            None if state[name] is None else state[name].clone() for name in ("sums", "squares")
+        )
+
+    def reduce(self, map_size: tuple[int, int] | None) -> None:
+        """Add up what all processes of the ``torch.distributed`` group have accumulated, in each of them.
+
+        Args:
+            map_size: (H, W), for a process that has seen no image; ``None`` where none has.
+        """
+        if map_size is None:
+            return
+        if self._sums is None or self._squares is None:
+            self._sums = torch.zeros(self.groups, *map_size, dtype=torch.float64)
+            self._squares = torch.zeros(map_size, dtype=torch.float64)
+        self._sums, self._squares = summed(self._sums), summed(self._squares)
+        self._counts = summed(torch.tensor(self._counts)).tolist()
+        self.n_images = sum(self._counts)
 
     def result(self, source: MapSource | None = None) -> MapStatistics:
         """Return mean, standard error and group means on the CPU."""

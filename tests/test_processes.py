@@ -1,0 +1,104 @@
+"""Several processes give what one gives, and none waits for one that failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed as dist
+from torch import nn
+
+from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
+from erfattr.datasets import ImageLoader
+from erfattr.statistics import MapStatistics
+
+IMAGES = torch.randn(11, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+SOURCES = [FeatureUnit("layer2", (2, 5)), FeatureUnit("layer4"), ModelOutput("predicted")]
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
+
+
+def maps(model: nn.Module, loader: object, **options: object) -> list[MapStatistics]:
+    return SensitivityMaps(model, SOURCES).attribute(loader, **options)  # type: ignore[arg-type]
+
+
+def in_group(rank: int, world: int, folder: str, task: Callable[[int], object]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        result = task(rank)
+    except Exception as error:
+        result = f"{type(error).__name__}: {error}"
+    torch.save(result, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def run(task: Callable[[int], object], world: int, folder: Path) -> list[object]:
+    # Processes that are spawned find this module as pytest did.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    mp.spawn(in_group, (world, str(folder), task), nprocs=world)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def loaders(kind: str) -> object:
+    labels = torch.arange(11)
+    return {
+        "tensor": IMAGES,
+        "loader": ImageLoader(IMAGES, 2),
+        "list": list(IMAGES.split(4)),
+        "one batch for all": [IMAGES],
+        "pair": (IMAGES, labels),
+    }[kind]
+
+
+KINDS = ("tensor", "loader", "list", "one batch for all", "pair")
+
+
+class Shares:
+    """Maps of every kind of loader, in one go, since starting processes is what takes long."""
+
+    def __call__(self, rank: int) -> dict[str, list[MapStatistics]]:
+        return {kind: maps(demo_model().double(), loaders(kind), max_examples=10) for kind in KINDS}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
+    expected = Shares()(0)
+    for shares in run(Shares(), world, tmp_path):
+        assert isinstance(shares, dict), shares
+        for kind in KINDS:
+            for result, one in zip(shares[kind], expected[kind], strict=True):
+                assert result.n_images == one.n_images == 10
+                assert result.source == one.source
+                assert result.group_sizes == one.group_sizes
+                for name in ("mean", "standard_error", "group_means"):
+                    wanted = getattr(one, name)
+                    # Batches are cut elsewhere and sums are added in another order: rounding.
+                    torch.testing.assert_close(
+                        getattr(result, name), wanted, rtol=1e-9, atol=1e-12 * float(wanted.max())
+                    )
+
+
+class OneFails:
+    """Refuses a tolerance in every process; then one of them meets a bad image."""
+
+    def __call__(self, rank: int) -> list[MapStatistics]:
+        with pytest.raises(
+            ValueError, match="tolerance: expected None with several processes, got 0.1 with 2"
+        ):
+            maps(demo_model().double(), IMAGES, tolerance=0.1)
+        images = IMAGES.clone()
+        images[5] = torch.nan  # in the third batch of two, which is the first process's
+        return maps(demo_model().double(), list(images.split(2)))
+
+
+def test_failure_of_one_process_ends_all(tmp_path: Path) -> None:
+    first, second = run(OneFails(), 2, tmp_path)
+    message = "ValueError: inputs: expected finite images, got NaN or infinity in image 5"
+    assert first == message
+    assert second in (message, f"RuntimeError: process 0 of 2 failed: {message}")
