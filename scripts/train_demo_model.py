@@ -253,7 +253,7 @@ def main() -> None:
         "precision": args.precision,
         "seed": args.seed,
         "training_seconds": round(sum(record["seconds"] for record in history)),
-        "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, {args.threads} threads",
+        "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, torch threads: {args.threads}",
         "torch": torch.__version__.split("+")[0],
         "torchvision": torchvision.__version__.split("+")[0],
         "classes": [folder.name for folder in folders],

@@ -206,8 +206,8 @@ def test_the_record_of_the_demo_network_says_how_good_it_is():
     assert record["split"] == {"train": 6071, "validation": 1303, "test": 1303}
     assert record["parameters"] == 715_125
     # Always answering "airplanes", the largest class, would be right in 9 % of the images.
-    assert 50 < record["test_accuracy_percent"] < 100
-    assert 40 < record["test_class_mean_accuracy_percent"] < 100
+    assert 70 < record["test_accuracy_percent"] < 100
+    assert 60 < record["test_class_mean_accuracy_percent"] < 100
     card = DEMO_WEIGHTS.with_name("DEMO_MODEL.md").read_text(encoding="utf-8")
     assert f"{record['test_accuracy_percent']:.1f} %" in card
 
@@ -216,9 +216,9 @@ def test_the_shipped_weights_give_these_logits():
     # Recorded when the weights were trained; another network or another preprocessing gives other ones.
     with torch.inference_mode():
         logits = demo_model()(sample_images(5)[4:])[0]
-    assert demo_record()["classes"][int(logits.argmax())] == "PREDICTED"
-    expected = torch.tensor([0.0])
-    assert torch.allclose(logits[[0, 1, 2, 67, 100]], expected, rtol=1e-3, atol=1e-3)
+    assert demo_record()["classes"][int(logits.argmax())] == "Motorbikes"
+    expected = torch.tensor([0.3802, -0.6753, -1.3143, 0.4698, -1.4822])
+    assert torch.allclose(logits[[0, 1, 2, 67, 100]], expected, rtol=0, atol=1e-3)  # four digits noted
 
 
 # invariance
@@ -456,6 +456,7 @@ def test_a_device_that_is_not_there():
 
 
 def test_random_state_and_search_path_come_back(user_module):
+    torch.manual_seed(int.from_bytes(os.urandom(4), "big"))  # a state that no seeded call leaves behind
     state, path = torch.get_rng_state(), list(sys.path)
     load_model("my_nets:tiny")
     load_model("demo", "none")
