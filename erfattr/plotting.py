@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from erfattr._checks import as_map, check_choice, check_positive_int, describe
@@ -44,7 +46,7 @@ DIVERGING_CMAP = "PuOr_r"
 PERCENTILE = 99.5
 
 # White lines with a black outline are seen on every colour of the map.
-_OUTLINE = [withStroke(linewidth=3, foreground="black")]
+_OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="black")]
 
 
 def plot_map(
@@ -137,9 +139,12 @@ def plot_map(
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
     if center is not None or box is not None:
         # Below the axes: over the map a legend would hide pixels. On grey, or its white marks would be lost.
+        # The numbers and the word under the axes take three and a half lines of text, however high the map.
+        below = ScaledTranslation(0, -3.5 * rcParams["font.size"] / 72, ax.figure.figure.dpi_scale_trans)
         ax.legend(
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.14),
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=ax.transAxes + below,
             facecolor="0.75",
             edgecolor="none",
             fontsize="small",
@@ -166,8 +171,8 @@ def plot_zoom(
     """Draw the pixels around a point one by one, large enough to see a checkerboard.
 
     The colours run from 0 to the largest value in the window. For an inset in a drawn map, pass
-    ``map_ax.inset_axes((0.63, 0.63, 0.34, 0.34))`` as ``ax`` and the map's axes as ``parent``: its numbers are
-    then drawn light, for the dark corner of a map, and its other words left out.
+    ``map_ax.inset_axes((0.63, 0.63, 0.34, 0.34))`` as ``ax`` and the map's axes as ``parent``: its numbers
+    are then drawn light, for the dark corner of a map, and its other words left out.
 
     Args:
         ax: where to draw; may be an inset.
@@ -178,8 +183,8 @@ def plot_zoom(
         parent: axes of the whole map, in which the window is to be framed; None for no frame.
         relative: draw map / mean(map), with the mean of the whole map.
         colorbar: whether to add a colour bar; None adds one unless ``ax`` is an inset of ``parent``.
-        title: what to write above the window; None for the rows and columns that it shows, unless ``ax`` is an
-            inset of ``parent``.
+        title: what to write above the window; None for the rows and columns that it shows, unless ``ax`` is
+            an inset of ``parent``.
 
     Returns:
         ``ax``, in the pixel coordinates of the whole map.
@@ -318,14 +323,14 @@ def plot_gaussian_fit(
 
     Both are divided by the map's mean. With ``profile="mean"`` each point is the mean over a column
     (``axis="x"``) or row (``"y"``), of the map and of the fit alike, so that noise averages out and only the
-    part of a checkerboard that repeats along the drawn axis is seen. ``profile="center"`` cuts along the pixels
-    nearest to the fitted centre.
+    part of a checkerboard that repeats along the drawn axis is seen. ``profile="center"`` cuts along the
+    pixels nearest to the fitted centre.
 
     Args:
         ax: where to draw.
         map: the fitted map, shape (H, W).
         fit: what ``fit_gaussian(map)`` returned.
-        axis: "x" along the columns, "y" along the rows.
+        axis: "x" for one point per column, "y" for one per row.
         profile: "mean" or "center".
 
     Returns:
@@ -343,7 +348,7 @@ def plot_gaussian_fit(
         >>> y, x = torch.arange(32.0)[:, None], torch.arange(32.0)
         >>> R = torch.exp(-((y - 12) ** 2 + (x - 20) ** 2) / (2 * 4**2))
         >>> ax = plot_gaussian_fit(Figure().subplots(), R, fit_gaussian(R))
-        >>> round(ax.lines[2].get_xdata()[0], 3)
+        >>> round(float(ax.lines[2].get_xdata()[0]), 3)
         20.0
     """
     if not isinstance(fit, GaussianFit):
@@ -470,8 +475,8 @@ def pixel_exact_dpi(ax: Axes, scale: int = 2) -> float:
     check_positive_int("scale", scale)
     if not ax.images:
         raise ValueError("ax: expected axes with an image, got none")
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+    # Twice: axes in a subfigure know that, and it knows the figure.
+    figure = ax.figure.figure
     figure.draw_without_rendering()
     pixels = abs(ax.get_xlim()[1] - ax.get_xlim()[0])
     inches = ax.get_window_extent().width / figure.dpi
@@ -564,7 +569,7 @@ def _draw_colorbar(
     if robust and (above or below):
         label += f"\n(colours end at percentile {PERCENTILE:g})"
     if len(axes) == 1:
-        # Beside the image and as high as it: layout engines leave a bar of their own shorter or cut its label.
+        # Beside the image and as high as it: a layout engine's own bar is shorter, or its label is cut.
         place = axes[0].inset_axes((1.03, 0.0, 0.05, 1.0))
         bar = axes[0].figure.colorbar(image, cax=place, extend=extend)
     else:
