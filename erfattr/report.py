@@ -198,7 +198,7 @@ def draw_map(report: MapReport) -> Figure:
 def draw_maps(reports: Sequence[MapReport]) -> Figure:
     """Draw maps side by side, as in Figure 1 of the paper."""
     with plt.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(4.3 * len(reports), 4.2), dpi=150, layout="constrained")
+        figure = Figure(figsize=(4.3 * len(reports), 3.8), dpi=150, layout="constrained")
         axes = figure.subplots(1, len(reports), squeeze=False)[0]
         plot_map_row(
             axes, [report.statistics.mean for report in reports], titles=[report.title for report in reports]
