@@ -54,11 +54,11 @@ _ONE_DIM = {
 }  # fmt: skip
 _SOME_DIMS = {"flip", "roll"}
 _MOVING = {
-    "as_strided", "channel_shuffle", "diagonal", "gather", "im2col", "index", "index_put",
-    "pixel_shuffle", "pixel_unshuffle", "repeat", "repeat_interleave", "rot90", "select_scatter",
-    "slice_scatter", "squeeze", "stack", "take", "take_along_dim", "tile", "tril", "triu",
-    "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "scatter", "diagonal_scatter",
-    "diag_embed", "native_channel_shuffle", "unfold_copy", "squeeze_copy",
+    "as_strided", "channel_shuffle", "diagonal", "gather", "index", "index_put", "pixel_shuffle",
+    "pixel_unshuffle", "repeat", "repeat_interleave", "rot90", "select_scatter", "slice_scatter",
+    "squeeze", "stack", "take", "take_along_dim", "tile", "tril", "triu", "unsafe_split",
+    "unsafe_split_with_sizes", "unsafe_chunk", "scatter", "diagonal_scatter", "diag_embed",
+    "native_channel_shuffle", "unfold_copy", "squeeze_copy",
 }  # fmt: skip
 _MOVING |= {"slice_copy", "select_copy", "view_copy", "permute_copy", "expand_copy", "as_strided_copy"}
 _REDUCING = {
@@ -183,6 +183,24 @@ def _expand(call: Call) -> Results | None:
     return [found.each(spread)]
 
 
+def _im2col(call: Call) -> Results | None:
+    """Windows as columns: pad as a convolution does, then only move elements."""
+    image = call.tensors[0]
+    before = call.bound["padding"]
+    padded = torch.empty(
+        [*image.shape[:-2], *(n + 2 * p for n, p in zip(image.shape[-2:], before, strict=True))],
+        device="meta",
+    )
+    dims = [image.ndim - 2, image.ndim - 1]
+    found = _slide(
+        call, image, padded, lambda k, _, new: (window_taps(new, 1, 1, before[k], 1), Fraction(1)), dims
+    )
+    if found is None:
+        return None
+    bound = {**call.bound, "self": padded, "padding": [0, 0]}
+    return _move(replace(call, bound=bound, tensors=[padded], known=lambda _: found))
+
+
 def _move(call: Call) -> Results | None:
     """Run the operator on the ids: it moves elements and computes nothing."""
     name = call.name
@@ -304,7 +322,8 @@ def _slide(
                 axis = axis.windows(dim, old, taps, step, reads(k, old, new) if reads else None)
         return axis
 
-    return found.each(slide)
+    slid = found.each(slide)
+    return slid if slid is found else slid.consistent()
 
 
 def _convolution(call: Call) -> Results | None:
@@ -647,6 +666,7 @@ def _rule(func: Any) -> Callable[[Call], Results | None] | None:
     named = {
         "expand": _expand,
         "cat": _cat,
+        "im2col": _im2col,
         "convolution": _convolution,
         "_convolution": _convolution,
         "constant_pad_nd": _pad,

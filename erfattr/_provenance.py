@@ -236,6 +236,15 @@ class Axis:
         assert result is not None
         return result
 
+    def _where_read(self, other: Axis) -> Axis:
+        """Keep what was read only where ``other`` has read something too, and the virtual part in padding."""
+        entries = other.sets.entries
+        kinds = other.sets.map(other.ids, lambda a: 2 if entries[a][2] else bool(entries[a][1]))
+        if (kinds == 2).all():
+            return self
+        padding = self.sets.map(self.ids, lambda a: self.sets.shifted(a, 0))
+        return self.with_ids(compressed(np.select([kinds == 2, kinds == 1], [self.ids, padding], 0)))
+
     def windows(
         self,
         dim: int,
@@ -351,6 +360,18 @@ class Provenance:
         if rows is self.rows and columns is self.columns:
             return self
         return replace(self, rows=rows, columns=columns)
+
+    def consistent(self) -> Provenance:
+        """An element that has read no row has read no column either, and the other way round.
+
+        Such elements arise in padding and between the outputs of a transposed convolution.
+        """
+        rows, columns = self.rows._where_read(self.columns), self.columns._where_read(self.rows)
+        return (
+            self
+            if rows is self.rows and columns is self.columns
+            else replace(self, rows=rows, columns=columns)
+        )
 
 
 def source(shape: Sequence[int]) -> Provenance:

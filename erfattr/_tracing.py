@@ -124,8 +124,9 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if not tensors and "device" in kwargs:
                     kwargs = {**kwargs, "device": torch.device("cpu")}
                 result = func(*args, **kwargs)
+                given = {_storage(tensor) for tensor in tensors}
                 for leaf in tree_leaves(result):
-                    if isinstance(leaf, Tensor):
+                    if isinstance(leaf, Tensor) and _storage(leaf) not in given:
                         self._own[_storage(leaf)] = leaf
                 return result
         if func is torch.ops.aten.native_batch_norm.default and args[5] is False and tensors[0].is_meta:

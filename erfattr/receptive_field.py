@@ -375,6 +375,7 @@ def _receptive_fields(
         }
     has_data = _has_data(model)
     probed: dict[str, _Probe] = {}
+    why = [f"the pass without data stopped at {tracing.last}: {broken}"] if broken is not None else []
     if broken is not None and not has_data and doubtful:
         raise ValueError(
             f"model: the forward pass of the {type(model).__name__} stopped at {tracing.last} ({broken}); "
@@ -388,7 +389,7 @@ def _receptive_fields(
         found = seen.get(name)
         unknown = found[0].unknown if found and found[0] else (tracing.last,) if broken else ()
         if name in probed:
-            fields[name] = _from_probe(name, probed[name], size, unknown)
+            fields[name] = _from_probe(name, probed[name], size, unknown, why)
             continue
         if name in doubtful and has_data:
             problems[name] = _not_spatial(name, None)
@@ -586,15 +587,18 @@ def _probe_layers(
     return probes, problems
 
 
-def _from_probe(name: str, probe: _Probe, size: tuple[int, int], unknown: tuple[str, ...]) -> ReceptiveField:
+def _from_probe(
+    name: str, probe: _Probe, size: tuple[int, int], unknown: tuple[str, ...] = (), why: Sequence[str] = ()
+) -> ReceptiveField:
     height, width = probe.rows.shape[1:]
     lines, strides = [], []
     for table, length, axis in ((probe.rows, size[0], 0), (probe.columns, size[1], 1)):
         sets = Sets()
-        ids = np.zeros((height, width), dtype=np.int64)
-        for unit in np.ndindex(height, width):
-            bits = sum(1 << int(index) for index in np.flatnonzero(table[:, unit[0], unit[1]]))
-            ids[unit] = sets.intern(0, bits, bits, 0)
+        packed = np.packbits(table.reshape(length, -1), axis=0, bitorder="little")
+        patterns, where = np.unique(packed, axis=1, return_inverse=True)
+        bits = [int.from_bytes(pattern.tobytes(), "little") for pattern in patterns.T]
+        ids = np.array([sets.intern(0, value, value, 0) for value in bits], dtype=np.int64)[where.ravel()]
+        ids = ids.reshape(height, width)
         line = _Line(ids, sets.entries, length)
         lines.append(line)
         middle = ids[:, width // 2] if axis == 0 else ids[height // 2]
@@ -606,7 +610,7 @@ def _from_probe(name: str, probe: _Probe, size: tuple[int, int], unknown: tuple[
         ]
         step = float(np.median(inner)) if inner else length / len(middle)
         strides.append(int(step) if step == int(step) else step)
-    notes = ["measured with NaN inside the image: boxes are clipped at its borders"]
+    notes = [*why, "measured with NaN inside the image: boxes are clipped at its borders"]
     kinds = (_probed_kind(lines[0], (height, width)), _probed_kind(lines[1], (height, width)))
     return _describe(
         name, size, (height, width), (strides[0], strides[1]), lines, kinds, "nan probe", unknown, notes
@@ -678,4 +682,4 @@ def nan_probe(
     )
     if name in problems:
         raise ValueError(problems[name])
-    return _from_probe(name, probes[name], size, ())
+    return _from_probe(name, probes[name], size)
