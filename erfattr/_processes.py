@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +12,30 @@ from torch import Tensor
 from torch import distributed as dist
 
 _T = TypeVar("_T")
+
+
+class ProcessError(RuntimeError):
+    """Another process of the group failed."""
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[tuple[int, int, str]]:
+    """Join the processes that ``torchrun`` started, if it did; give rank, number of processes and device.
+
+    Processes on ``cuda`` take the GPU of their local rank and reduce with nccl, others with gloo.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "MASTER_ADDR" not in os.environ:
+        yield 0, 1, device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield dist.get_rank(), world, device
+    finally:
+        dist.destroy_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -23,7 +50,7 @@ def agree(mine: _T | None, failure: Exception | None) -> _T | None:
 
     Raises:
         Exception: ``failure`` itself, where this process failed.
-        RuntimeError: another process failed; its error is told.
+        ProcessError: another process failed; its error is told.
     """
     told: list[Any] = [None] * dist.get_world_size()
     message = None if failure is None else f"{type(failure).__name__}: {failure}"
@@ -32,7 +59,7 @@ def agree(mine: _T | None, failure: Exception | None) -> _T | None:
         raise failure
     for rank, (_, text) in enumerate(told):
         if text is not None:
-            raise RuntimeError(f"process {rank} of {len(told)} failed: {text}")
+            raise ProcessError(f"process {rank} of {len(told)} failed: {text}")
     return next((value for value, _ in told if value is not None), None)
 
 

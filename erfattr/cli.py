@@ -18,12 +18,17 @@ from torch import nn
 from erfattr import __version__
 from erfattr._checks import check_positive_int
 from erfattr._model import find_layer
+from erfattr._processes import ProcessError, process_group, rank_and_world
 from erfattr.datasets import ImageFiles, ImageLoader, sample_images
+from erfattr.execution import Execution
 from erfattr.models import ModelInfo, load_model
+from erfattr.noise import compare_imbalance
 from erfattr.receptive_field import ReceptiveField, receptive_fields
 from erfattr.report import MapReport, analyse_map, write_maps, writing
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import FeatureUnit, ModelOutput
+from erfattr.state_file import StateFile
+from erfattr.statistics import MapStatistics
 
 _MODEL_HELP = (
     "a torchvision name such as resnet50, timm/NAME, module.path:factory for your own, or demo, the small "
@@ -87,7 +92,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--count", type=_positive, default=None, help="number of images (default: all)")
     run.add_argument("--size", type=_positive, default=None, help="side of the images (default: the model's)")
+    run.add_argument(
+        "--tolerance",
+        type=float,
+        default=None,
+        help="stop as soon as the relative standard error of every map is below this",
+    )
+    run.add_argument(
+        "--tolerance-of",
+        choices=("pixels", "L1", "L2"),
+        default="pixels",
+        help="the error's median over pixels, or that of the noise-corrected imbalance index",
+    )
     run.add_argument("--batch-size", type=_positive, default=16, help="images a forward pass")
+    run.add_argument(
+        "--precision",
+        choices=("float32", "float64", "bfloat16"),
+        default=None,
+        help="run a copy of the model in this type (default: the model's own)",
+    )
+    run.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    run.add_argument(
+        "--plain",
+        action="store_true",
+        help="run the model as it is, on whole images: no folding, no crops, no channels last",
+    )
+    run.add_argument(
+        "--state",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="save the state there every so many images, and go on from it when started again",
+    )
+    run.add_argument(
+        "--state-interval", type=_positive, default=256, metavar="N", help="images between saves"
+    )
+    run.add_argument(
+        "--against",
+        default=None,
+        metavar="MODEL",
+        help="map this network too, and compare the imbalance of both",
+    )
+    run.add_argument("--against-weights", default=None, metavar="WEIGHTS", help="of that network")
     run.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
     run.add_argument("--seed", type=int, default=0, help="of the choice of images and of random weights")
     run.add_argument("--strict", action="store_true", help="stop at the first image file that cannot be read")
@@ -98,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         "rf",
         help="theoretical receptive field of every layer",
         description="Table of the theoretical receptive field of every layer with a spatial map. Sizes "
-        "and bounds are those of the centre unit, in pixels (rows, columns); bounds go beyond the image where "
-        "padding does.",
+        "and bounds are those of the centre unit, in pixels (rows, columns); bounds go beyond the image "
+        "where padding does.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     fields.add_argument("model", help=_MODEL_HELP)
@@ -136,25 +182,31 @@ def _target(text: str) -> Any:
 
 
 def _map(options: argparse.Namespace) -> None:
+    with process_group(options.device) as (rank, _, device):
+        if rank == 0:
+            _map_and_write(options, device)
+        else:
+            model, info = load_model(options.model, options.weights, device=device, seed=options.seed)
+            _maps(options, model, info, rank)
+
+
+def _map_and_write(options: argparse.Namespace, device: str) -> None:
     started = datetime.now(timezone.utc)
-    model, info = load_model(options.model, options.weights, device=options.device, seed=options.seed)
-    if len(set(options.layers)) < len(options.layers):
-        raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
-    sources = [_source(model, name, options) for name in options.layers]
-    size = options.size or info.size
-    images, described, unreadable = _images(options, info, size)
+    model, info = load_model(options.model, options.weights, device=device, seed=options.seed)
+    other = None
+    if options.against is not None:
+        other = load_model(options.against, options.against_weights, device=device, seed=options.seed)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with writing(options.output) as stage:
-        print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
         begun = time.perf_counter()
-        statistics = SensitivityMaps(model, sources, options.rectify).attribute(images, show_progress=True)
+        statistics, described = _maps(options, model, info, 0)
         seconds = time.perf_counter() - begun
+        size = described["size"]
         fields = receptive_fields(model, (size, size))
         reports = []
         for one in statistics:
             field = fields.get(one.source.layer) if one.source else None
             reports.append(analyse_map(one, field, None if field else _total_stride(fields)))
-        described["unreadable"] = unreadable()
         record = {
             "command": ["erfattr", "map", *_arguments(options)],
             "date": started.isoformat(timespec="seconds"),
@@ -163,10 +215,17 @@ def _map(options: argparse.Namespace) -> None:
             "images": described,
             "options": {key: value for key, value in vars(options).items() if key != "call"},
         }
+        sentences: list[str] = []
+        if other is not None:
+            sentences = _compared(options, statistics, info, other)
+            record["against"] = {"model": asdict(other[1]), "sentences": sentences}
         names = [path.name for path in write_maps(stage, reports, record)]
     for report in reports:
         print()
         print("\n".join(_lines(report)))
+    if sentences:
+        print()
+        print("\n".join(sentences))
     if described["unreadable"]:
         print(f"\n{len(described['unreadable'])} image files could not be read:")
         for name, reason in described["unreadable"].items():
@@ -174,6 +233,60 @@ def _map(options: argparse.Namespace) -> None:
     print(f"\nwritten to {options.output}:")
     for name in names:
         print(f"  {options.output / name}")
+
+
+def _maps(
+    options: argparse.Namespace, model: nn.Module, info: ModelInfo, rank: int, state: bool = True
+) -> tuple[list[MapStatistics], dict[str, Any]]:
+    """Return the maps of one network, and what is said of the images in the record."""
+    if len(set(options.layers)) < len(options.layers):
+        raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
+    sources = [_source(model, name, options) for name in options.layers]
+    images, described, unreadable = _images(options, info)
+    if rank == 0:
+        print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
+    fast = not options.plain
+    execution = Execution(fast, fast, fast, compile=options.compile, precision=options.precision)
+    checkpoint = None
+    if options.state is not None and state:
+        path = options.state if rank == 0 else Path(f"{options.state}.{rank}")
+        identity = {
+            "model": info.name,
+            "weights": info.weights_sha256,
+            "images": json.dumps(described),
+            "batch size": options.batch_size,
+            "processes": rank_and_world()[1],
+        }
+        checkpoint = StateFile(path, identity, options.state_interval)
+    statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
+        images,
+        tolerance=options.tolerance,
+        tolerance_of=options.tolerance_of,
+        show_progress=True,
+        checkpoint=checkpoint,
+    )
+    described["unreadable"] = unreadable()
+    return statistics, described
+
+
+def _compared(
+    options: argparse.Namespace,
+    statistics: Sequence[MapStatistics],
+    info: ModelInfo,
+    other: tuple[nn.Module, ModelInfo],
+) -> list[str]:
+    """Return what is to be said of the imbalance of two networks, map by map."""
+    model, against = other
+    if (against.size, against.mean, against.std) != (info.size, info.mean, info.std):
+        print(f"note: {against.name} wants its images prepared in another way than {info.name}")
+    others, _ = _maps(options, model, against, 0, state=False)
+    sentences = []
+    for layer, mine, its in zip(options.layers, statistics, others, strict=True):
+        for order in (1, 2):
+            comparison = compare_imbalance(mine, its, order, paired=mine.n_images == its.n_images)
+            names = f"{info.name} against {against.name}"
+            sentences.append(f"{layer}: L{order} of {names}, without the noise: {comparison.sentence}")
+    return sentences
 
 
 def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
@@ -185,9 +298,10 @@ def _source(model: nn.Module, name: str, options: argparse.Namespace) -> Feature
 
 
 def _images(
-    options: argparse.Namespace, info: ModelInfo, size: int
+    options: argparse.Namespace, info: ModelInfo
 ) -> tuple[Any, dict[str, Any], Callable[[], dict[str, str]]]:
     """Return the batches, what is said of them in the record, and what was unreadable once they were read."""
+    size = options.size or info.size
     described: dict[str, Any] = {"size": size, "seed": options.seed}
     if options.images == "embedded":
         if options.target == "label":
@@ -259,9 +373,20 @@ def _lines(report: MapReport) -> list[str]:
         f"  imbalance of R / mean(R): L1 {index['L1_relative_to_mean']:.4f}, "
         f"L2 {index['L2_relative_to_mean']:.4f} (sampling noise of {numbers['n_images']} images included)"
     )
+    lines += [f"  without the noise: {estimate}" for estimate in report.corrected.values()]
     if report.profile is not None and report.period is not None:
         lines.append(f"  phase contrast at period {report.period[0]}: {numbers['phase_contrast']:.4f}")
-    lines.append(f"  standard error of a pixel, median: {100 * report.relative_error:.0f} % of its value")
+        if report.phase is not None:
+            lines[-1] += (
+                f", without the noise {report.phase.corrected_contrast:.4f} "
+                f"+- {report.phase.contrast_standard_error:.4f}"
+            )
+    if report.dead is not None:
+        lines.append(f"  pixels significantly below half of their neighbourhood: {100 * report.dead:.1f} %")
+    lines.append(
+        f"  standard error of a pixel, median: {100 * report.relative_error:.0f} % of its value, over "
+        f"{numbers['n_images']} images"
+    )
     return lines
 
 
@@ -325,7 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.call(options)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ProcessError) as error:
         print(f"erfattr {options.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

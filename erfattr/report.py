@@ -23,13 +23,25 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from erfattr._checks import describe
-from erfattr.gaussian_fit import GaussianFit, GaussianFitError, SizeScores, fit_gaussian, size_scores
+from erfattr._jackknife import FEWEST_GROUPS
+from erfattr.gaussian_fit import GaussianFit, GaussianFitError, fit_gaussian
 from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile
-from erfattr.plotting import plot_gaussian_fit, plot_map, plot_map_row, plot_phase_profile, plot_zoom
+from erfattr.noise import Estimate, corrected_imbalance
+from erfattr.plotting import (
+    pixel_exact_dpi,
+    plot_gaussian_fit,
+    plot_map,
+    plot_map_row,
+    plot_phase_profile,
+    plot_zoom,
+)
 from erfattr.receptive_field import ReceptiveField
+from erfattr.significance import PhaseEstimate, dead_pixels, estimate_phase_profile
+from erfattr.sizes import SizeScores, size_scores
 from erfattr.statistics import MapSource, MapStatistics
 
 _PACKAGES = ("erfattr", "torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
+_NEIGHBORHOOD = 9
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,14 @@ class MapReport:
         fit_error: Why it did not.
         sizes: Size scores about ``center``.
         imbalance: L1 and L2 of eq. 4 and 5, of the raw map and of the map divided by its mean.
+        corrected: L1 and L2 of the map divided by its mean, without its sampling noise; empty for fewer
+            images than that needs.
         period: (vertical, horizontal) total stride in pixels that the profile is folded by; ``None`` where
             there is none or the map is smaller.
         profile: The phase profile; ``None`` without a period.
+        phase: The profile with its standard errors; ``None`` as above, or for fewer images than that needs.
+        dead: Share of the pixels that are significantly weaker than half of their neighbourhood, as
+            `dead_pixels` marks them; ``None`` where it cannot be told.
         relative_error: Median over pixels of standard error / mean, over pixels that are not zero.
     """
 
@@ -58,8 +75,11 @@ class MapReport:
     fit_error: str | None
     sizes: SizeScores
     imbalance: dict[str, float]
+    corrected: dict[str, Estimate]
     period: tuple[int, int] | None
     profile: Tensor | None
+    phase: PhaseEstimate | None
+    dead: float | None
     relative_error: float
 
     @property
@@ -92,7 +112,7 @@ class MapReport:
                 "unknown_operators": field.unknown_operators,
                 "note": field.note,
             }
-        return _plain(
+        numbers: dict[str, Any] = _plain(
             {
                 **asdict(self.source),
                 "measured_about": self.center,
@@ -105,11 +125,21 @@ class MapReport:
                 "gaussian_fit_error": self.fit_error,
                 "sizes": self.sizes,
                 "imbalance": self.imbalance,
+                "imbalance_without_noise": self.corrected,
                 "phase_period": self.period,
                 "phase_contrast": None if self.profile is None else phase_contrast(self.profile),
+                "phase_contrast_without_noise": None
+                if self.phase is None
+                else {
+                    "value": self.phase.corrected_contrast,
+                    "standard_error": self.phase.contrast_standard_error,
+                },
                 "phase_profile": self.profile,
+                "share_of_dead_pixels": self.dead,
+                "computed": self.statistics.computed,
             }
         )
+        return numbers
 
 
 def analyse_map(
@@ -140,10 +170,15 @@ def analyse_map(
         fit_error = str(error)
     if period is None and receptive_field is not None:
         period = _whole(receptive_field.stride)
-    profile = None
+    profile, phase, dead = None, None, None
+    grouped = len(statistics.group_sizes) >= FEWEST_GROUPS
+    positive = bool((mean >= 0).all())
     usable = period is not None and max(period) > 1 and period[0] <= height and period[1] <= width
-    if period is not None and usable and bool((mean >= 0).all()):
+    if period is not None and usable and positive and _every_phase(mean, period):
         profile = phase_profile(mean, period)
+        phase = estimate_phase_profile(statistics, period) if grouped else None
+    if grouped and positive and min(height, width) >= _NEIGHBORHOOD:
+        dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     seen = mean != 0
     return MapReport(
         statistics=statistics,
@@ -157,10 +192,21 @@ def analyse_map(
             for order in (1, 2)
             for suffix, normalize in (("", "none"), ("_relative_to_mean", "mean"))
         },
+        corrected={
+            f"L{order}": corrected_imbalance(statistics, order) for order in (1, 2) if grouped and positive
+        },
         period=period if profile is not None else None,
         profile=profile,
+        phase=phase,
+        dead=dead,
         relative_error=float((statistics.standard_error[seen] / mean[seen].abs()).median()),
     )
+
+
+def _every_phase(mean: Tensor, period: tuple[int, int]) -> bool:
+    """Whether the map reaches every phase: the field of a shallow layer is smaller than a period."""
+    rows, columns = (mean.sum(axis) > 0 for axis in (1, 0))
+    return int(rows.sum()) >= 2 * period[0] and int(columns.sum()) >= 2 * period[1]
 
 
 def _whole(stride: Sequence[float]) -> tuple[int, int] | None:
@@ -180,6 +226,7 @@ def draw_map(report: MapReport) -> Figure:
         plot_map(
             axes[0],
             report.statistics.mean,
+            unit=unit,
             center=report.center if unit is not None else None,
             bounds=field.bounds(unit) if field is not None and unit is not None else None,
             title=f"{report.title}, {report.statistics.n_images} images",
@@ -247,8 +294,8 @@ def write_maps(folder: str | Path, reports: Sequence[MapReport], record: Mapping
         for stem, report in zip(stems, reports, strict=True):
             np.save(stage / f"{stem}.npy", report.statistics.mean.numpy())
             np.save(stage / f"{stem}_standard_error.npy", report.statistics.standard_error.numpy())
-            draw_map(report).savefig(stage / f"{stem}.png")
-        draw_maps(reports).savefig(stage / "maps.png")
+            _save(draw_map(report), stage / f"{stem}.png")
+        _save(draw_maps(reports), stage / "maps.png")
         result = {
             "record": _plain(record),
             "environment": environment(),
@@ -257,6 +304,11 @@ def write_maps(folder: str | Path, reports: Sequence[MapReport], record: Mapping
         (stage / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         names = sorted(path.name for path in stage.iterdir())
     return [Path(folder) / name for name in names]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # A map's pixel must be a whole number of the file's, or scaling draws a grid of its own.
+    figure.savefig(path, dpi=pixel_exact_dpi(figure.axes[0]))
 
 
 @contextmanager

@@ -31,7 +31,7 @@ _LOOK_AGAIN = 1.1
 
 
 class Checkpoint(Protocol):
-    """Where the state of a long run is kept: a file, usually (`erfattr.report.StateFile`)."""
+    """Where the state of a long run is kept: a file, usually (`StateFile`)."""
 
     interval: int
     """Save after this many images."""
@@ -146,7 +146,7 @@ class SensitivityMaps:
                 output is not (N, C, H, W); a unit outside the map; a non-finite gradient, whose image is
                 named; a map that is zero everywhere; a ``tolerance`` outside (0, 1] or with several
                 processes; a saved state of another run.
-            RuntimeError: another process failed.
+            ProcessError: (a ``RuntimeError``) another process failed.
         """
         if max_examples is not None:
             check_positive_int("max_examples", max_examples)

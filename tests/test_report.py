@@ -38,10 +38,9 @@ def reports(resnet: nn.Module, images: Tensor) -> list:  # type: ignore[type-arg
 def test_numbers_of_a_known_map() -> None:
     report = analyse_map(statistics(gaussian_checkerboard()), None, (2, 2))
     numbers = report.numbers()
-    assert numbers["phase_contrast"] == pytest.approx(
-        0.25, rel=1e-3
-    )  # curvature of the envelope: below 0.1 %
-    assert numbers["phase_profile"][0][0] == pytest.approx(1.25, rel=1e-3)
+    # The envelope curves within a period: (2 / 12)^2 = 3 % of the pattern at most.
+    assert numbers["phase_contrast"] == pytest.approx(0.25, rel=1e-2)
+    assert numbers["phase_profile"][0][0] == pytest.approx(1.25, rel=1e-2)
     assert numbers["gaussian_fit"]["sigma_y"] == pytest.approx(12, rel=1e-2)
     assert numbers["gaussian_fit"]["sigma_x"] == pytest.approx(15, rel=1e-2)
     assert numbers["median_relative_standard_error"] == pytest.approx(0.1, rel=1e-9)
