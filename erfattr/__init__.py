@@ -8,11 +8,12 @@ from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.dead_pixels import DeadPixelMap
 from erfattr.erf import ERF
 from erfattr.execution import Execution
-from erfattr.gaussian_fit import GaussianFit, SizeScores, fit_gaussian, size_scores
+from erfattr.gaussian_fit import GaussianFit, fit_gaussian
 from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
 from erfattr.models import demo_model, load_model
 from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
 from erfattr.sensitivity import SensitivityMaps
+from erfattr.sizes import SizeScores, size_scores
 from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
 from erfattr.statistics import MapSource, MapStatistics
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,6 +48,29 @@ def check_fraction(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a number in (0, 1], got {describe(value)}")
     if not 0 < value <= 1:
         raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
+
+
+def as_numbers(name: str, values: Any, count: int | None = None) -> tuple[float, ...]:
+    """Return ``count`` finite numbers as floats, or at least one if ``count`` is None."""
+    several, finite = "a sequence of numbers", "finite numbers"
+    if count is not None:
+        several, finite = f"{count} numbers", f"{count} finite numbers"
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected {several}, got {describe(values)}") from error
+    wrong_count = not numbers if count is None else len(numbers) != count
+    if wrong_count or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}: expected {finite}, got {describe(values)}")
+    return numbers
+
+
+def as_point(name: str, value: Any) -> tuple[float, float]:
+    """Return a point (y, x) as two finite floats."""
+    numbers = as_numbers(name, value)
+    if len(numbers) != 2:
+        raise ValueError(f"{name}: expected (y, x), got {describe(value)}")
+    return numbers[0], numbers[1]
 
 
 def as_map(name: str, value: Any, *, batched: bool = False) -> Tensor:

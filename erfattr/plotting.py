@@ -21,29 +21,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, TwoSlopeNorm
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 from matplotlib.transforms import ScaledTranslation
-from torch import Tensor
 
-from erfattr._checks import as_map, check_choice, check_positive_int, describe
+from erfattr._checks import as_map, as_numbers, as_point, check_choice, check_positive_int, describe
+from erfattr._map_image import (
+    DIVERGING_CMAP,
+    Limits,
+    as_array,
+    color_limits,
+    draw_colorbar,
+    draw_image,
+    drawn_values,
+)
 from erfattr.gaussian_fit import GaussianFit
 from erfattr.imbalance import phase_contrast
-
-_Array = npt.NDArray[np.float64]
-_Limits = tuple[float, float]
-
-# Perceptually uniform and readable with colour-vision deficiencies; the second one for values about a middle.
-CMAP = "magma"
-DIVERGING_CMAP = "PuOr_r"
-# Share of the pixels, in percent, that the colours of a whole map resolve.
-PERCENTILE = 99.5
 
 # White lines with a black outline are seen on every colour of the map.
 _OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="black")]
@@ -57,7 +53,7 @@ def plot_map(
     center: tuple[float, float] | None = None,
     bounds: tuple[float, float, float, float] | None = None,
     relative: bool = True,
-    limits: _Limits | None = None,
+    limits: Limits | None = None,
     colorbar: bool = True,
     title: str | None = None,
 ) -> Axes:
@@ -95,15 +91,15 @@ def plot_map(
         >>> ax.images[0].get_array().tolist()
         [[0.5, 1.5], [1.0, 1.0]]
     """
-    values, label = _drawn_values(map, relative)
+    values, label = drawn_values(map, relative)
     if unit is not None:
-        unit_y, unit_x = _numbers("unit", unit, 2)
+        unit_y, unit_x = as_numbers("unit", unit, 2)
     if center is not None:
-        center_y, center_x = _numbers("center", center, 2)
+        center_y, center_x = as_point("center", center)
     box = None if bounds is None else _Box(bounds, values.shape)
-    chosen = _color_limits([values]) if limits is None else _limits(limits)
+    chosen = color_limits([values]) if limits is None else _limits(limits)
 
-    image = _draw_image(ax, values, chosen)
+    image = draw_image(ax, values, chosen)
     if center is not None:
         name = f"projected centre ({center_y:g}, {center_x:g})"
         if unit is not None:
@@ -153,7 +149,7 @@ def plot_map(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        _draw_colorbar([ax], image, label, [values], robust=limits is None)
+        draw_colorbar([ax], image, label, [values], robust=limits is None)
     return ax
 
 
@@ -201,8 +197,8 @@ def plot_zoom(
         >>> tuple(ax.images[0].get_extent())
         (47.5, 63.5, 27.5, 11.5)
     """
-    values, label = _drawn_values(map, relative)
-    point = _numbers("center", center, 2)
+    values, label = drawn_values(map, relative)
+    point = as_point("center", center)
     check_positive_int("size", size)
     starts, stops = [], []
     for middle, length in zip(point, values.shape, strict=True):
@@ -214,7 +210,7 @@ def plot_zoom(
     window = values[starts[0] : stops[0], starts[1] : stops[1]]
     lowest, highest = float(window.min()), float(window.max())
     limits = (-max(-lowest, highest), max(-lowest, highest)) if lowest < 0 else (0.0, highest or 1.0)
-    image = _draw_image(ax, window, limits, origin=(starts[0], starts[1]))
+    image = draw_image(ax, window, limits, origin=(starts[0], starts[1]))
     for axis in (ax.xaxis, ax.yaxis):
         # Multiples of eight where they fit: the strides of networks are powers of two.
         axis.set_major_locator(MultipleLocator(8) if 16 <= size <= 64 else MaxNLocator(6, integer=True))
@@ -244,7 +240,7 @@ def plot_zoom(
             )
         )
     if colorbar or (colorbar is None and not inset):
-        _draw_colorbar([ax], image, label, [window], robust=False)
+        draw_colorbar([ax], image, label, [window], robust=False)
     return ax
 
 
@@ -295,19 +291,19 @@ def plot_map_row(
         raise ValueError(f"axes: expected one for each of {len(maps)} maps, got {len(places)}")
     if len(names) != len(maps):
         raise ValueError(f"titles: expected one for each of {len(maps)} maps, got {len(names)}")
-    drawn = [_drawn_values(map, relative) for map in maps]  # noqa: A001
+    drawn = [drawn_values(map, relative) for map in maps]  # noqa: A001
     values, label = [value for value, _ in drawn], drawn[0][1]
-    shared = _color_limits(values) if shared_scale else None
+    shared = color_limits(values) if shared_scale else None
     for ax, value, name in zip(places, values, names, strict=True):
-        image = _draw_image(ax, value, shared or _color_limits([value]))
+        image = draw_image(ax, value, shared or color_limits([value]))
         if name is not None:
             ax.set_title(name)
         if colorbar and not shared_scale:
-            _draw_colorbar([ax], image, label, [value], robust=True)
+            draw_colorbar([ax], image, label, [value], robust=True)
     for ax in places[1:]:
         ax.set_ylabel("")
     if colorbar and shared_scale:
-        _draw_colorbar(places, image, label, values, robust=True)
+        draw_colorbar(places, image, label, values, robust=True)
     return tuple(places)
 
 
@@ -355,7 +351,7 @@ def plot_gaussian_fit(
         raise TypeError(f"fit: expected what fit_gaussian returns, got {describe(fit)}")
     check_choice("axis", axis, ("x", "y"))
     check_choice("profile", profile, ("mean", "center"))
-    values, label = _drawn_values(map, relative=True)
+    values, label = drawn_values(map, relative=True)
     if values.shape != fit.shape:
         raise ValueError(f"fit: expected a fit of this map of shape {values.shape}, got one of {fit.shape}")
     mean = as_map("map", map).double().mean().item()
@@ -428,10 +424,10 @@ def plot_phase_profile(ax: Axes, profile: Any, *, colorbar: bool = True, title: 
         (0.5, 1.5)
     """
     contrast = phase_contrast(profile)
-    values = _array(as_map("profile", profile))
+    values = as_array(as_map("profile", profile))
     # A flat profile has no range of its own.
     reach = float(np.abs(values - 1).max()) or 1.0
-    image = _draw_image(ax, values, (1 - reach, 1 + reach), cmap=DIVERGING_CMAP)
+    image = draw_image(ax, values, (1 - reach, 1 + reach), cmap=DIVERGING_CMAP)
     rows, columns = values.shape
     ax.set_xlabel(f"column modulo {columns}")
     ax.set_ylabel(f"row modulo {rows}")
@@ -441,7 +437,7 @@ def plot_phase_profile(ax: Axes, profile: Any, *, colorbar: bool = True, title: 
         title = f"phase profile, contrast {contrast:.3g}"
     ax.set_title(title)
     if colorbar:
-        _draw_colorbar([ax], image, "sensitivity relative to local mean", [values], robust=False)
+        draw_colorbar([ax], image, "sensitivity relative to local mean", [values], robust=False)
     return ax
 
 
@@ -487,7 +483,7 @@ class _Box:
     """A TRF box cut to the image, edges of pixels, with the words that say what was cut."""
 
     def __init__(self, bounds: Any, shape: tuple[int, ...]) -> None:
-        top, left, bottom, right = _numbers("bounds", bounds, 4)
+        top, left, bottom, right = as_numbers("bounds", bounds, 4)
         if bottom < top or right < left:
             raise ValueError(f"bounds: expected (y0, x0, y1, x1) in this order, got {describe(bounds)}")
         height, width = shape
@@ -503,93 +499,8 @@ class _Box:
             self.label += ", larger than the image" if covers else ", clipped to the image"
 
 
-def _array(values: Tensor) -> _Array:
-    return values.detach().cpu().double().numpy()
-
-
-def _drawn_values(map: Any, relative: bool) -> tuple[_Array, str]:  # noqa: A002
-    """Return what is drawn of a map, and what its unit is called."""
-    values = _array(as_map("map", map))
-    if not relative:
-        return values, "sensitivity"
-    mean = values.mean()
-    if mean <= 0:
-        raise ValueError(f"map: expected a positive mean (or relative=False), got {mean:g}")
-    return values / mean, "sensitivity relative to mean"
-
-
-def _color_limits(maps: Sequence[_Array]) -> _Limits:
-    """Return the range of colours: 0 to the 99.5th percentile, two-sided if something is negative."""
-    pooled = np.concatenate([values.ravel() for values in maps])
-    highest = float(np.percentile(np.abs(pooled), PERCENTILE))
-    # Nearly all zeros: the percentile is zero and the few others are the picture.
-    highest = highest or float(np.abs(pooled).max()) or 1.0
-    return (-highest, highest) if pooled.min() < 0 else (0.0, highest)
-
-
-def _draw_image(
-    ax: Axes,
-    values: _Array,
-    limits: _Limits,
-    *,
-    origin: tuple[int, int] = (0, 0),
-    cmap: str | None = None,
-) -> AxesImage:
-    """Draw pixels with their centres at integers, from ``origin`` on."""
-    top, left = origin
-    norm: Normalize = Normalize(*limits)
-    if cmap is None:
-        two_sided = limits[0] < 0 < limits[1]
-        cmap = DIVERGING_CMAP if two_sided else CMAP
-        norm = TwoSlopeNorm(0, *limits) if two_sided else norm
-    image = ax.imshow(
-        values,
-        cmap=cmap,
-        norm=norm,
-        interpolation="nearest",
-        origin="upper",
-        aspect="equal",
-        extent=(left - 0.5, left + values.shape[1] - 0.5, top + values.shape[0] - 0.5, top - 0.5),
-    )
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_xlabel("column x (pixel)")
-    ax.set_ylabel("row y (pixel)")
-    return image
-
-
-def _draw_colorbar(
-    axes: Sequence[Axes], image: AxesImage, label: str, maps: Sequence[_Array], *, robust: bool
-) -> None:
-    """Add a colour bar whose ends say which values lie beyond the colours."""
-    lowest, highest = image.get_clim()
-    above = any(values.max() > highest for values in maps)
-    below = any(values.min() < lowest for values in maps)
-    extend = ("both" if below else "max") if above else ("min" if below else "neither")
-    if robust and (above or below):
-        label += f"\n(colours end at percentile {PERCENTILE:g})"
-    if len(axes) == 1:
-        # Beside the image and as high as it: a layout engine's own bar is shorter, or its label is cut.
-        place = axes[0].inset_axes((1.03, 0.0, 0.05, 1.0))
-        bar = axes[0].figure.colorbar(image, cax=place, extend=extend)
-    else:
-        bar = axes[0].figure.colorbar(image, ax=list(axes), extend=extend, fraction=0.046, pad=0.02)
-    bar.set_label(label)
-
-
-def _limits(limits: Any) -> _Limits:
-    lowest, highest = _numbers("limits", limits, 2)
+def _limits(limits: Any) -> Limits:
+    lowest, highest = as_numbers("limits", limits, 2)
     if lowest >= highest:
         raise ValueError(f"limits: expected (lowest, highest) in this order, got {describe(limits)}")
     return lowest, highest
-
-
-def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    """Return ``count`` finite numbers as floats, or raise."""
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected {count} numbers, got {describe(values)}") from error
-    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name}: expected {count} finite numbers, got {describe(values)}")
-    return numbers

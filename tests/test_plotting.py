@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from erfattr._map_image import CMAP, DIVERGING_CMAP
 from erfattr.gaussian_fit import fit_gaussian
 from erfattr.imbalance import phase_profile
 from erfattr.plotting import (
-    CMAP,
-    DIVERGING_CMAP,
     pixel_exact_dpi,
     plot_gaussian_fit,
     plot_map,
@@ -388,11 +387,15 @@ FIT = fit_gaussian(checkered_bell())
         (lambda ax: plot_map(ax, torch.rand(3, 8, 8)), ValueError, r"map: expected a map of shape \(H, W\)"),
         (lambda ax: plot_map(ax, torch.full((8, 8), math.nan)), ValueError, "map: expected finite values"),
         (lambda ax: plot_map(ax, torch.zeros(8, 8)), ValueError, "map: expected a positive mean .* got 0"),
-        (lambda ax: plot_map(ax, torch.ones(8, 8), center=3), TypeError, "center: expected 2 numbers, got 3"),
+        (
+            lambda ax: plot_map(ax, torch.ones(8, 8), center=3),
+            TypeError,
+            "center: expected a sequence of numbers, got 3",
+        ),
         (
             lambda ax: plot_map(ax, torch.ones(8, 8), center=(3, math.inf)),
             ValueError,
-            "center: expected 2 finite",
+            "center: expected finite numbers",
         ),
         (lambda ax: plot_map(ax, torch.ones(8, 8), unit=(3,)), ValueError, "unit: expected 2 finite numbers"),
         (lambda ax: plot_map(ax, torch.ones(8, 8), unit="center"), TypeError, "unit: expected 2 numbers"),
@@ -420,8 +423,12 @@ FIT = fit_gaussian(checkered_bell())
         (lambda ax: plot_map(ax, torch.ones(8, 8), limits="all"), TypeError, "limits: expected 2 numbers"),
         (lambda ax: plot_zoom(ax, "text", (1, 1)), TypeError, "map: expected a map"),
         (lambda ax: plot_zoom(ax, torch.zeros(8, 8), (1, 1)), ValueError, "map: expected a positive mean"),
-        (lambda ax: plot_zoom(ax, torch.ones(8, 8), (1,)), ValueError, "center: expected 2 finite numbers"),
-        (lambda ax: plot_zoom(ax, torch.ones(8, 8), None), TypeError, "center: expected 2 numbers"),
+        (lambda ax: plot_zoom(ax, torch.ones(8, 8), (1,)), ValueError, r"center: expected \(y, x\)"),
+        (
+            lambda ax: plot_zoom(ax, torch.ones(8, 8), None),
+            TypeError,
+            "center: expected a sequence of numbers",
+        ),
         (
             lambda ax: plot_zoom(ax, torch.ones(8, 8), (1, 1), 0),
             ValueError,
