@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,16 +23,15 @@ def process_group(device: str) -> Iterator[tuple[int, int, str]]:
 
     Processes on ``cuda`` take the GPU of their local rank and reduce with nccl, others with gloo.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "MASTER_ADDR" not in os.environ:
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield 0, 1, device
         return
     if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = f"cuda:{dist.get_node_local_rank(0)}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield dist.get_rank(), world, device
+        yield dist.get_rank(), dist.get_world_size(), device
     finally:
         dist.destroy_process_group()
 

@@ -1,0 +1,306 @@
+"""Speed and memory of the maps beside what people use today, both sides in turn in one process.
+
+    python benchmarks/speed.py                      # every row, ResNet-50 with random weights, 224 x 224
+    python benchmarks/speed.py --rows layer1 floor  # some of them
+    python benchmarks/speed.py --device cuda --batch-size 256 --images 2048 --rows loop floor
+
+A row is measured in rounds: one side, then the other, then the first again, so that a machine that slows down
+slows both. What is printed is the median of the rounds' ratios, and their range. ``whole`` counts a call from
+beginning to end, tracing and copying of the model included; ``an image`` is what one more image costs: the
+difference between a call with all images and a call with a few of them.
+
+The other sides: ``openerf`` (PyPI, the paper's first author; needs timm), which reads a folder, so both sides
+do; the loop over single images that the scripts of RepLKNet and VMamba contain, written out below; Captum's
+``NeuronGradient``, in batches; the floor: one forward and one input gradient of the folded network, written
+by hand; and, for several maps in one pass, the same maps one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from captum.attr import NeuronGradient
+from PIL import Image
+from torch import Tensor, nn
+
+from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
+from erfattr.datasets import sample_images
+from erfattr.execution import prepared
+
+ROWS = ("layer4", "layer2", "layer1", "loop", "large", "captum", "floor", "three maps", "memory")
+TARGETS = {"layer4": 1.5, "layer2": 7, "layer1": 40, "large": 4, "floor": 0.9, "three maps": 1.3}
+
+
+def literal_loop(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Eq. 1 to 3, one image at a time, as the scripts people copy do it."""
+    features: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: features.append(output))
+    total = torch.zeros(images.shape[2:], device=images.device)
+    for image in images.split(1):
+        image = image.clone().requires_grad_(True)
+        features.clear()
+        model(image)
+        height, width = features[0].shape[2:]
+        unit = features[0][:, :, height // 2, width // 2].mean()
+        (gradient,) = torch.autograd.grad(unit, image)
+        total += gradient.mean((0, 1)).relu()
+    handle.remove()
+    return total / len(images)
+
+
+def captum_batches(model: nn.Module, layer: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    """The same with Captum's class, in batches."""
+    attribution = NeuronGradient(model, layer)
+    total = torch.zeros(images.shape[2:], device=images.device)
+    for batch in images.split(batch_size):
+        gradient = attribution.attribute(
+            batch.clone().requires_grad_(True),
+            lambda output: output[:, :, output.shape[2] // 2, output.shape[3] // 2].mean(1),
+        )
+        total += gradient.mean(1).relu().sum(0)
+    return total / len(images)
+
+
+def floor(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    """One forward pass up to layer4 and one input gradient a batch, of a folded channels-last copy."""
+    copied, _ = prepared(model, Execution(crop=False), set())
+    copied.requires_grad_(False)
+    stages = [
+        copied.conv1,
+        copied.relu,
+        copied.maxpool,
+        copied.layer1,
+        copied.layer2,
+        copied.layer3,
+        copied.layer4,
+    ]
+    total = torch.zeros(images.shape[2:], device=images.device)
+    for batch in images.split(batch_size):
+        batch = batch.contiguous(memory_format=torch.channels_last).requires_grad_(True)
+        value = batch
+        for stage in stages:
+            value = stage(value)
+        unit = value[:, :, value.shape[2] // 2, value.shape[3] // 2].mean(1).sum()
+        (gradient,) = torch.autograd.grad(unit, batch)
+        total += gradient.mean(1).relu().sum(0)
+    return total / len(images)
+
+
+def timed(call: Callable[[], object], device: str) -> float:
+    """Return the seconds a call takes."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def compare(
+    name: str,
+    ours: Callable[[int], object],
+    theirs: Callable[[int], object],
+    options: argparse.Namespace,
+    images: int | None = None,
+) -> dict[str, object]:
+    """Run both sides in turn and print the ratios of their times, theirs / ours."""
+    many = images or options.images
+    few = max(options.batch_size, many // 4)
+    many = max(many, 2 * few)
+    ours(few)
+    theirs(min(few, 4))
+    whole, marginal, seconds = [], [], []
+    for _ in range(options.rounds):
+        mine_few = timed(lambda: ours(few), options.device)
+        its_few = timed(lambda: theirs(few), options.device)
+        mine = timed(lambda: ours(many), options.device)
+        its = timed(lambda: theirs(many), options.device)
+        whole.append(its / mine)
+        marginal.append((its - its_few) / (mine - mine_few))
+        seconds.append(((mine - mine_few) / (many - few), (its - its_few) / (many - few)))
+    mine, its = (statistics.median(pair[side] for pair in seconds) for side in (0, 1))
+    row = {
+        "row": name,
+        "images": many,
+        "ratio_an_image": statistics.median(marginal),
+        "ratio_an_image_range": (min(marginal), max(marginal)),
+        "ratio_whole": statistics.median(whole),
+        "ratio_whole_range": (min(whole), max(whole)),
+        "seconds_an_image_ours": mine,
+        "seconds_an_image_theirs": its,
+        "target": TARGETS.get(name),
+    }
+    target = "" if row["target"] is None else f"   target {row['target']}"
+    print(
+        f"{name:11s} an image {row['ratio_an_image']:7.2f} x ({min(marginal):.2f} to {max(marginal):.2f})"
+        f"   whole call of {many}: {row['ratio_whole']:7.2f} x ({min(whole):.2f} to {max(whole):.2f})"
+        f"   {1000 * mine:.1f} ms against {1000 * its:.1f} ms{target}",
+        flush=True,
+    )
+    return row
+
+
+def peak_memory(images: int, model: str) -> float:
+    """Return the peak resident memory, in MB, of a process that maps so many images."""
+    shown = subprocess.run(
+        [sys.executable, __file__, "--memory-of", str(images), "--model", model],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return float(shown)
+
+
+def run_for_memory(images: int, name: str) -> None:
+    """Map random images, drawn as they are needed, and print the peak resident memory in MB."""
+    torch.set_num_threads(2)
+    model = torchvision.models.get_model(name, weights=None)
+    batches = (torch.randn(16, 3, 224, 224) for _ in range(-(-images // 16)))
+    sources = [FeatureUnit("layer4" if hasattr(model, "layer4") else None), ModelOutput()]
+    SensitivityMaps(model, sources).attribute(batches, max_examples=images)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
+    )
+    parser.add_argument("--model", default="resnet50", help="a torchvision ResNet")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default=None, choices=("float32", "bfloat16"))
+    parser.add_argument("--json", type=Path, default=None, help="write the rows there as well")
+    parser.add_argument("--memory-of", type=int, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of is not None:
+        run_for_memory(options.memory_of, options.model)
+        return
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(options.model, weights=None).eval().to(options.device)
+    machine = (
+        torch.cuda.get_device_name()
+        if options.device != "cpu"
+        else platform.processor() or platform.machine()
+    )
+    print(f"{options.model}, torch {torch.__version__}, {options.threads} threads, {machine}", flush=True)
+    execution = Execution(precision=options.precision)
+    images = torch.randn(max(options.images, 2 * options.batch_size), 3, 224, 224).to(options.device)
+
+    def ours(layer: str) -> Callable[[int], object]:
+        erf = ERF(model, layer, execution=execution)
+        return lambda count: erf.attribute(images[:count].split(options.batch_size))
+
+    rows = []
+    if {"layer4", "layer2", "layer1"} & set(options.rows):
+        import openerf
+        import timm
+
+        peer = timm.create_model(options.model, pretrained=False).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            for index in range(max(options.images, 2 * options.batch_size, 400)):
+                picture = sample_images(64, 256, normalize=False)[index % 64] if index < 64 else None
+                path = Path(folder) / f"{index:04d}.jpg"
+                if picture is not None:
+                    Image.fromarray((picture.permute(1, 2, 0) * 255).byte().numpy()).save(path, quality=90)
+                else:
+                    path.write_bytes((Path(folder) / f"{index % 64:04d}.jpg").read_bytes())
+            for layer in ("layer4", "layer2", "layer1"):
+                if layer not in options.rows:
+                    continue
+                erf = ERF(peer, layer, execution=execution)
+                rows.append(
+                    compare(
+                        layer,
+                        lambda count, erf=erf: erf.attribute(
+                            ImageLoader(ImageFiles(folder, 224), options.batch_size), max_examples=count
+                        ),
+                        lambda count, layer=layer: openerf.compute_erf(
+                            peer, folder, count, layer, options.device, show_progress=False
+                        ),
+                        options,
+                    )
+                )
+    if "loop" in options.rows:
+        layer = model.layer4
+        rows.append(
+            compare("loop", ours("layer4"), lambda count: literal_loop(model, layer, images[:count]), options)
+        )
+    if "large" in options.rows:
+        large = torch.randn(8, 3, 1024, 1024).to(options.device)
+        erf = ERF(model, "layer4", execution=execution)
+        narrow = argparse.Namespace(**{**vars(options), "batch_size": 2})
+        rows.append(
+            compare(
+                "large",
+                lambda count: erf.attribute(large[:count].split(2)),
+                lambda count: literal_loop(model, model.layer4, large[:count]),
+                narrow,
+                images=4,
+            )
+        )
+    if "captum" in options.rows:
+        rows.append(
+            compare(
+                "captum",
+                ours("layer4"),
+                lambda count: captum_batches(model, model.layer4, images[:count], options.batch_size),
+                options,
+            )
+        )
+    if "floor" in options.rows:
+        rows.append(
+            compare(
+                "floor",
+                ours("layer4"),
+                lambda count: floor(model, images[:count], options.batch_size),
+                options,
+            )
+        )
+    if "three maps" in options.rows:
+        sources = [FeatureUnit("layer3"), FeatureUnit("layer4"), ModelOutput()]
+        together = SensitivityMaps(model, sources, execution=execution)
+        separate = [SensitivityMaps(model, [source], execution=execution) for source in sources]
+        rows.append(
+            compare(
+                "three maps",
+                lambda count: together.attribute(images[:count].split(options.batch_size)),
+                lambda count: [maps.attribute(images[:count].split(options.batch_size)) for maps in separate],
+                options,
+            )
+        )
+    if "memory" in options.rows:
+        small, large_run = (peak_memory(count, "resnet18") for count in (100, 2000))
+        rows.append({"row": "memory", "peak_mb_100": small, "peak_mb_2000": large_run, "target": 50})
+        print(
+            f"memory      peak RSS {small:.0f} MB at 100 images, {large_run:.0f} MB at 2,000"
+            "   target: within 50 MB"
+        )
+    if options.json is not None:
+        record = {key: str(value) for key, value in vars(options).items()}
+        options.json.write_text(
+            json.dumps({"options": record, "machine": machine, "rows": rows}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
