@@ -237,6 +237,14 @@ def test_squeeze_excite_sees_everything_and_keeps_its_place() -> None:
     assert (rf.stride, rf.center((3, 3)), rf.bounds((0, 0))) == ((32, 32), (96.0, 96.0), (0, 0, 223, 223))
 
 
+def test_gate_by_pooling_over_the_whole_map_keeps_the_place_too() -> None:
+    # The pooling is an ordinary 12x12 window; that its one output is spread over the map makes it a gate.
+    model = Functional(gate, conv(3, 2, 3, padding=1), conv(2, 2, 1))
+    rf = theoretical_receptive_field(model, input_size=12)
+    assert (rf.status, rf.size, rf.local_size) == ("whole image", (12, 12), (3, 3))
+    assert (rf.stride, rf.center((2, 9)), rf.bounds((2, 9))) == ((1, 1), (2.0, 9.0), (0, 0, 11, 11))
+
+
 def test_vision_transformer() -> None:
     model = on_meta(zoo.vit_b_16)
     fields = receptive_fields(model)
