@@ -130,7 +130,9 @@ def begin_run(
     plan = make_plan(model, sources, rectify, image, extra)
     fields: dict[str, ReceptiveField] = {}
     if isinstance(model, nn.Module) and plan.units and not extra:
-        fields = _fields(model, image)
+        # A map does not wait for a probe: a layer that cannot be traced has no known centre and no crop.
+        size = (image.shape[2], image.shape[3])
+        fields = receptive_fields(model, size, in_channels=image.shape[1], probe=False)
     described = tuple(plan.describe(fields))
     done: tuple[str, ...] = ()
     if isinstance(model, nn.Module):
@@ -166,14 +168,6 @@ def _cropped(run: Run, model: nn.Module, fields: Mapping[str, ReceptiveField], i
         if float((features - plan.features[index]).abs().max()) > tolerance:
             return None
     return replace(cropped, plan=plan)
-
-
-def _fields(model: nn.Module, image: Tensor) -> dict[str, ReceptiveField]:
-    """Return the receptive fields, or none where the model cannot be traced without its images."""
-    try:
-        return receptive_fields(model, (image.shape[2], image.shape[3]), in_channels=image.shape[1])
-    except ValueError:
-        return {}
 
 
 def refuse_batch_statistics(model: Any, images: int) -> None:

@@ -107,10 +107,11 @@ def corrected_imbalance(stats: MapStatistics, order: int = 1, normalize: str = "
     the less noise there is. Without noise the result is the index itself. While the images do not determine
     :math:`\kappa`, it is drawn towards 3, the Gaussian value, and the standard error is widened for it.
 
-    The negative root is taken where V is negative. The estimate says nothing about how much of the imbalance
-    is a checkerboard and how much a steep envelope, and it supposes that the images are independent draws.
-    Where a few lone pixels differ from a flat rest (kurtosis far above 10) it is too large until the noise is
-    small; see the page on the estimators.
+    The negative root is taken where V is negative, and the estimate never exceeds the uncorrected index,
+    which is too large on average. It says nothing about how much of the imbalance is a checkerboard and how
+    much a steep envelope, and it supposes that the images are independent draws.
+    Where many neighbours are exactly equal and the others far apart (unused rows, lone strong pixels) it is
+    too large, and by more than its standard error, until the noise is small; see the page on the estimators.
 
     Args:
         stats: What ``attribute(..., return_statistics=True)`` returns, of at least three groups that have an
@@ -307,7 +308,8 @@ def _signed_square(moments: Tensor, trust: float) -> Tensor:
         kurtosis += trust * (quadruples / pairs**2 - kurtosis)
     missed = absolute / math.sqrt(square) * noisy_kurtosis**_SHAPE_POWER
     shape = max(kurtosis, 1.0) ** -_SHAPE_POWER * missed ** (signal**4)
-    return torch.tensor(pairs * shape**2, dtype=torch.float64)
+    # Noise only adds, so the uncorrected index is too large on average: no estimate should exceed it.
+    return torch.tensor(min(pairs * shape**2, absolute**2), dtype=torch.float64)
 
 
 def _rounded(value: float, error: float) -> tuple[str, str]:

@@ -258,7 +258,11 @@ def theoretical_receptive_field(
 
 
 def receptive_fields(
-    model: nn.Module, input_size: int | tuple[int, int] = (224, 224), *, in_channels: int = 3
+    model: nn.Module,
+    input_size: int | tuple[int, int] = (224, 224),
+    *,
+    in_channels: int = 3,
+    probe: bool = True,
 ) -> dict[str, ReceptiveField]:
     """Return the receptive field of every layer with a spatial map, from one pass, in the order they finish.
 
@@ -266,6 +270,8 @@ def receptive_fields(
         model: As for :func:`theoretical_receptive_field`.
         input_size: (H, W) of the image, or one number for both.
         in_channels: C of the image.
+        probe: Ask :func:`nan_probe`, which takes H + W forward passes, about layers behind an operator that
+            is not understood; otherwise these are left out.
 
     Returns:
         The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps)
@@ -281,7 +287,7 @@ def receptive_fields(
         {'0': (3, 3), '1': (4, 4), '': (4, 4)}
     """
     size = _check_arguments(model, input_size, in_channels)
-    return _receptive_fields(model, dict(model.named_modules()), size, in_channels)[0]
+    return _receptive_fields(model, dict(model.named_modules()), size, in_channels, probe)[0]
 
 
 def _check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int, int]:
@@ -341,7 +347,11 @@ def _only_tensor(output: Any) -> Tensor | None:
 
 
 def _receptive_fields(
-    model: nn.Module, layers: Mapping[str, nn.Module], size: tuple[int, int], in_channels: int
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    probe: bool = True,
 ) -> tuple[dict[str, ReceptiveField], dict[str, str]]:
     """The fields of all layers that have one, and for the others why not."""
     seen: dict[str, tuple[Provenance | None, tuple[int, ...]] | None] = {}
@@ -373,6 +383,9 @@ def _receptive_fields(
         doubtful = set(layers) - {
             name for name, found in seen.items() if found and found[0] and not found[0].unknown
         }
+    if not probe:
+        seen = {name: found for name, found in seen.items() if name not in doubtful}
+        doubtful = set()
     has_data = _has_data(model)
     probed: dict[str, _Probe] = {}
     why = [f"the pass without data stopped at {tracing.last}: {broken}"] if broken is not None else []

@@ -184,12 +184,3 @@ def test_help_of_the_installed_module() -> None:
     ).stdout
     for option in ("--model", "--weights", "--layers", "--unit", "--images", "--output", "--strict"):
         assert option in shown
-
-
-def test_import_does_not_touch_the_random_state() -> None:
-    code = (
-        "import torch; before = torch.random.get_rng_state(); import erfattr.cli; "
-        "print(torch.equal(before, torch.random.get_rng_state()))"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown == "True\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -107,7 +109,7 @@ def build(parts: list[tuple[object, ...]], ceil_mode: bool) -> nn.Sequential:
     return model
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     parts=st.lists(st.one_of(_CONVOLUTIONS, _POOLS, _BLOCKS), min_size=1, max_size=4),
     ceil_mode=st.booleans(),
@@ -132,7 +134,12 @@ def test_crop_equals_the_whole_image(
     last = str(len(model) - 1)
     plain = ERF(model, last, unit, rectify="abs", execution=Execution.plain())
     fast = ERF(model, last, unit, rectify="abs")
-    expected = plain.attribute(images)
+    try:
+        expected = plain.attribute(images)
+    except ValueError as error:  # a unit that reads nothing but padding
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            fast.attribute(images)
+        return
     torch.testing.assert_close(
         fast.attribute(images), expected, rtol=1e-9, atol=1e-11 * float(expected.max())
     )

@@ -234,6 +234,17 @@ def test_map_without_imbalance_is_zero_within_its_error() -> None:
     assert 4 <= sum(one.value < 0 for one in drawn) <= 16
 
 
+def test_lone_pixels_on_a_flat_map_are_bounded_by_the_uncorrected_index() -> None:
+    # One pixel in 256: kurtosis 128, far outside the power law, which would give more than noise can add.
+    truth = torch.ones(64, 64, dtype=torch.float64)
+    truth[8::16, 8::16] += 5
+    estimate = corrected_imbalance(noisy(truth, 1600, 0, "gaussian"))
+    assert estimate.value == pytest.approx(estimate.uncorrected, rel=1e-12)
+    # Four steps of 5 for each of 16 pixels, over 2 * 64 * 63 terms, over the mean 1 + 5 / 256.
+    assert imbalance_index(truth, 1, "mean").item() == pytest.approx(320 / 8064 / (1 + 5 / 256), rel=1e-9)
+    assert estimate.value > 320 / 8064
+
+
 # Invariance
 
 

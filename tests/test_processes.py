@@ -66,7 +66,7 @@ class Shares:
         return {kind: maps(demo_model().double(), loaders(kind), max_examples=10) for kind in KINDS}
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
     expected = Shares()(0)
     for shares in run(Shares(), world, tmp_path):

@@ -804,6 +804,7 @@ def test_unknown_operator_falls_back_to_the_probe_and_says_so() -> None:
     fields = receptive_fields(model, 12)
     assert (fields["parts.0"].method, fields["parts.1"].method) == ("operators", "nan probe")
     assert fields["parts.0"].size == (3, 3)
+    assert list(receptive_fields(model, 12, probe=False)) == ["parts.0"]
 
 
 def test_unknown_operator_without_data_gives_an_upper_bound() -> None:
@@ -821,6 +822,7 @@ def test_forward_that_looks_at_values_falls_back_to_the_probe() -> None:
     assert (rf.method, rf.size, rf.status, rf.stride) == ("nan probe", (3, 3), "exact", (1, 1))
     assert rf.unknown_operators == ("aten._local_scalar_dense.default",)
     assert rf.touched((0, 7)) == ((0, 1), (6, 7))
+    assert receptive_fields(model, 8, probe=False) == {}
 
 
 def test_forward_that_looks_at_values_without_data() -> None:

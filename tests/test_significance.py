@@ -66,8 +66,8 @@ def test_flat_map_has_none_to_rounding() -> None:
 def test_equals_the_test_written_out() -> None:
     size, side, ratio, fdr = 12, 5, 0.7, 0.1
     truth = 1 + 0.1 * bell(size)
-    truth[2:11:4, 1:11:3] = 0.3
-    stats = statistics_of(gamma_maps(truth, 37, 0, 2.0), 5)
+    truth[2:11:4, 1:11:3] = 0.2
+    stats = statistics_of(gamma_maps(truth, 37, 0, 0.8), 5)
     groups, n = len(stats.group_sizes), stats.n_images
     windows = {}
     for y in range(size):
@@ -97,6 +97,8 @@ def test_equals_the_test_written_out() -> None:
     passing = [k for k, position in enumerate(ranked, 1) if p[position] <= k * fdr / len(ranked)]
     expected = sorted(ranked[: max(passing, default=0)])
     assert 3 <= len(expected) < 20
+    # A rate three times as high would mark more, so the rate is seen.
+    assert p[ranked[len(expected)]] <= 3 * (len(expected) + 1) * fdr / len(ranked)
     mask = dead_pixels(stats, ratio, fdr=fdr, neighborhood=side)
     assert [tuple(position) for position in mask.nonzero().tolist()] == expected
 
@@ -110,9 +112,9 @@ def test_noisy_balanced_maps_report_none(concentration: float) -> None:
     # With nothing to discover, the rate of false discoveries is the share of maps with any mark.
     maps_with_marks = sum(
         bool(dead_pixels(statistics_of(gamma_maps(flat, 64, seed, concentration)), 1.0).any())
-        for seed in range(40)
+        for seed in range(24)
     )
-    assert maps_with_marks <= 5  # 0.05 * 40 = 2, and 5 is its 98th percentile
+    assert maps_with_marks <= 4  # 0.05 * 24 = 1.2, and more than 4 come up once in 150 times
     assert not dead_pixels(statistics_of(gamma_maps(bell(48), 64, 0, concentration))).any()
 
 
@@ -121,12 +123,12 @@ def test_dead_pixels_are_found_with_few_false_ones_among_them() -> None:
     dead[2::4, 2::4] = True
     truth = torch.where(dead, 0.2, 1.0).double()
     false, found = [], []
-    for seed in range(10):
+    for seed in range(5):
         mask = dead_pixels(statistics_of(gamma_maps(truth, 200, seed, 1.0)), 1.0)
         # Below the mean of a neighbourhood with dead pixels in it, the others are above it.
         false.append((mask & ~dead).sum().item() / max(int(mask.sum()), 1))
         found.append(mask[dead].double().mean().item())
-    assert sum(false) / 10 <= 0.05
+    assert sum(false) / 5 <= 0.05
     assert min(found) > 0.95
     few = dead_pixels(statistics_of(gamma_maps(truth, 4, 0, 1.0)))
     assert few[dead].double().mean() < 0.05
@@ -176,25 +178,25 @@ def test_equals_jackknife_written_out() -> None:
 
 def test_phase_errors_are_those_seen_in_repetitions() -> None:
     truth = bell(32) * torch.tensor([1.3, 0.7], dtype=torch.float64).repeat(16)
-    drawn = [estimate_phase_profile(statistics_of(gamma_maps(truth, 48, s, 0.5), 8), 4) for s in range(60)]
+    drawn = [estimate_phase_profile(statistics_of(gamma_maps(truth, 48, s, 0.5), 8), 4) for s in range(40)]
     profiles = torch.stack([one.profile for one in drawn])
     stated = torch.stack([one.standard_error for one in drawn]).mean(0)
-    # Each of 16 phases: 60 repetitions know a standard deviation to 9 %, their mean ratio to 3 %.
+    # Each of 16 phases: 40 repetitions know a standard deviation to 11 %, their mean ratio to 3 %.
     assert (profiles.std(0) / stated).mean().item() == pytest.approx(1, abs=0.1)
     same = estimate_phase_profile(statistics_of(truth.repeat(3, 1, 1)), 4).contrast
     corrected = torch.tensor([one.corrected_contrast for one in drawn], dtype=torch.float64)
-    assert corrected.mean().item() == pytest.approx(same, abs=3 * corrected.std().item() / 60**0.5)
+    assert corrected.mean().item() == pytest.approx(same, abs=3 * corrected.std().item() / 40**0.5)
     errors = torch.tensor([one.contrast_standard_error for one in drawn]).mean().item()
     assert errors == pytest.approx(corrected.std().item(), rel=0.3)
 
 
 def test_noise_has_a_contrast_and_none_when_corrected() -> None:
-    drawn = [estimate_phase_profile(statistics_of(gamma_maps(bell(48), 48, s, 0.5)), 8) for s in range(20)]
+    drawn = [estimate_phase_profile(statistics_of(gamma_maps(bell(48), 48, s, 0.5)), 8) for s in range(8)]
     assert min(one.contrast for one in drawn) > 0.025
     assert max(abs(one.corrected_contrast) / one.contrast_standard_error for one in drawn) < 3.5
-    # In the squares noise averages out: 20 maps leave a fifth of the plain contrast at most.
-    squares = sum(math.copysign(one.corrected_contrast**2, one.corrected_contrast) for one in drawn) / 20
-    assert abs(squares) < 0.2 * min(one.contrast for one in drawn) ** 2
+    # In the squares noise averages out: 8 maps leave a third of the plain contrast at most.
+    squares = sum(math.copysign(one.corrected_contrast**2, one.corrected_contrast) for one in drawn) / 8
+    assert abs(squares) < 0.33 * min(one.contrast for one in drawn) ** 2
 
 
 # Errors
