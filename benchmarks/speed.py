@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -39,7 +40,7 @@ from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelO
 from erfattr.datasets import sample_images
 from erfattr.execution import prepared
 
-ROWS = ("layer4", "layer2", "layer1", "loop", "large", "captum", "floor", "three maps", "memory")
+ROWS = ("layer4", "layer2", "layer1", "loop", "large", "captum", "floor", "three maps", "processes", "memory")
 TARGETS = {"layer4": 1.5, "layer2": 7, "layer1": 40, "large": 4, "floor": 0.9, "three maps": 1.3}
 
 
@@ -162,6 +163,36 @@ def peak_memory(images: int, model: str) -> float:
         text=True,
     ).stdout
     return float(shown)
+
+
+def processes(images: int) -> tuple[float, float]:
+    """Return the seconds that the maps take in one process and in two, of one thread each."""
+    options = [
+        "-m",
+        "erfattr",
+        "map",
+        "--model",
+        "resnet18",
+        "--weights",
+        "none",
+        "--layers",
+        "layer4",
+        "output",
+    ]
+    options += ["--count", str(min(images, 64)), "--batch-size", "4", "--output"]
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (1, 2):
+            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+            subprocess.run(
+                [sys.executable, *launch, *options, f"{folder}/{count}"],
+                check=True,
+                capture_output=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            result = json.loads(Path(folder, str(count), "result.json").read_text())
+            seconds.append(result["record"]["seconds_for_maps"])
+    return seconds[0], seconds[1]
 
 
 def run_for_memory(images: int, name: str) -> None:
@@ -287,6 +318,15 @@ def main() -> None:
                 lambda count: [maps.attribute(images[:count].split(options.batch_size)) for maps in separate],
                 options,
             )
+        )
+    if "processes" in options.rows:
+        times = [processes(options.images) for _ in range(options.rounds)]
+        ratios = [one / two for one, two in times]
+        rows.append({"row": "processes", "speedup_of_two": statistics.median(ratios), "seconds": times})
+        print(
+            f"processes   two of one thread: {statistics.median(ratios):.2f} x one "
+            f"({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
         )
     if "memory" in options.rows:
         small, large_run = (peak_memory(count, "resnet18") for count in (100, 2000))
