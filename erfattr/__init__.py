@@ -11,17 +11,22 @@ from erfattr.execution import Execution
 from erfattr.gaussian_fit import GaussianFit, fit_gaussian
 from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
 from erfattr.models import demo_model, load_model
+from erfattr.noise import Comparison, Estimate, compare_imbalance, corrected_imbalance
 from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
 from erfattr.sensitivity import SensitivityMaps
+from erfattr.significance import PhaseEstimate, estimate_phase_profile
 from erfattr.sizes import SizeScores, size_scores
 from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
+from erfattr.state_file import StateFile
 from erfattr.statistics import MapSource, MapStatistics
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ERF",
+    "Comparison",
     "DeadPixelMap",
+    "Estimate",
     "Execution",
     "FeatureUnit",
     "GaussianFit",
@@ -30,11 +35,16 @@ __all__ = [
     "MapSource",
     "MapStatistics",
     "ModelOutput",
+    "PhaseEstimate",
     "ReceptiveField",
     "SensitivityMaps",
     "SizeScores",
+    "StateFile",
     "__version__",
+    "compare_imbalance",
+    "corrected_imbalance",
     "demo_model",
+    "estimate_phase_profile",
     "fit_gaussian",
     "from_channels_last",
     "from_tokens",
