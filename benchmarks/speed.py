@@ -9,10 +9,11 @@ slows both. What is printed is the median of the rounds' ratios, and their range
 beginning to end, tracing and copying of the model included; ``an image`` is what one more image costs: the
 difference between a call with all images and a call with a few of them.
 
-The other sides: ``openerf`` (PyPI, the paper's first author; needs timm), which reads a folder, so both sides
-do; the loop over single images that the scripts of RepLKNet and VMamba contain, written out below; Captum's
-``NeuronGradient``, in batches; the floor: one forward and one input gradient of the folded network, written
-by hand; and, for several maps in one pass, the same maps one after the other.
+The other sides: ``openerf`` (PyPI, the paper's first author; needs timm), with the images in memory on both
+sides or, in the row ``files``, with both sides reading them from a folder; the loop over single images that
+the scripts of RepLKNet and VMamba contain, written out below; Captum's ``NeuronGradient``, in batches; the
+floor: one forward and one input gradient of the folded network, written by hand; and, for several maps in one
+pass, the same maps one after the other.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ import torchvision
 from captum.attr import NeuronGradient
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
 from erfattr.datasets import sample_images
 from erfattr.execution import prepared
 
-ROWS = ("layer4", "layer2", "layer1", "loop", "large", "captum", "floor", "three maps", "processes", "memory")
+OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")
+ROWS = (*OPENERF_ROWS, "loop", "large", "captum", "floor", "three maps", "processes", "memory")
 TARGETS = {"layer4": 1.5, "layer2": 7, "layer1": 40, "large": 4, "floor": 0.9, "three maps": 1.3}
 
 
@@ -165,6 +168,77 @@ def peak_memory(images: int, model: str) -> float:
     return float(shown)
 
 
+class InMemory(Dataset[tuple[Tensor, str]]):
+    """Stands in for openerf's folder, so that reading files counts for neither side."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+        return self.images[index], str(index)
+
+
+def against_openerf(options: argparse.Namespace, execution: Execution) -> list[dict[str, object]]:
+    """Measure against openerf: layers from memory, and ``files`` with both sides reading a folder."""
+    import openerf.erf
+    import timm
+
+    peer = timm.create_model(options.model, pretrained=False).eval()
+    count = max(4 * options.images, 8 * options.batch_size)
+    images = torch.randn(count, 3, 224, 224)
+    rows = []
+
+    def theirs(layer: str, folder: str) -> Callable[[int], object]:
+        return lambda count: openerf.erf.compute_erf(
+            peer,
+            image_dir=folder,
+            max_images=count,
+            target_layer=layer,
+            device=options.device,
+            show_progress=False,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        if "files" in options.rows:
+            photographs = (sample_images(size=256, normalize=False).permute(0, 2, 3, 1) * 255).byte().numpy()
+            for index in range(count):
+                path = Path(folder) / f"{index:04d}.jpg"
+                Image.fromarray(photographs[index % len(photographs)]).save(path, quality=90)
+            erf = ERF(peer, "layer4", execution=execution)
+            rows.append(
+                compare(
+                    "files",
+                    lambda count: erf.attribute(
+                        ImageLoader(ImageFiles(folder, 224), options.batch_size), max_examples=count
+                    ),
+                    theirs("layer4", folder),
+                    options,
+                )
+            )
+        original = openerf.erf.FlatImageDataset
+        openerf.erf.FlatImageDataset = lambda max_images, **_: InMemory(images[:max_images])
+        try:
+            for layer in ("layer4", "layer2", "layer1"):
+                if layer in options.rows:
+                    erf = ERF(peer, layer, execution=execution)
+                    rows.append(
+                        compare(
+                            layer,
+                            lambda count, erf=erf: erf.attribute(images[:count].split(options.batch_size)),
+                            theirs(layer, folder),
+                            options,
+                            # Where an image costs little, more of them, or the difference is noise.
+                            images={"layer1": 4, "layer2": 2, "layer4": 1}[layer] * options.images,
+                        )
+                    )
+        finally:
+            openerf.erf.FlatImageDataset = original
+    return rows
+
+
 def processes(images: int) -> tuple[float, float]:
     """Return the seconds that the maps take in one process and in two, of one thread each."""
     options = [
@@ -214,7 +288,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="resnet50", help="a torchvision ResNet")
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -242,35 +316,8 @@ def main() -> None:
         return lambda count: erf.attribute(images[:count].split(options.batch_size))
 
     rows = []
-    if {"layer4", "layer2", "layer1"} & set(options.rows):
-        import openerf
-        import timm
-
-        peer = timm.create_model(options.model, pretrained=False).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            for index in range(max(options.images, 2 * options.batch_size, 400)):
-                picture = sample_images(64, 256, normalize=False)[index % 64] if index < 64 else None
-                path = Path(folder) / f"{index:04d}.jpg"
-                if picture is not None:
-                    Image.fromarray((picture.permute(1, 2, 0) * 255).byte().numpy()).save(path, quality=90)
-                else:
-                    path.write_bytes((Path(folder) / f"{index % 64:04d}.jpg").read_bytes())
-            for layer in ("layer4", "layer2", "layer1"):
-                if layer not in options.rows:
-                    continue
-                erf = ERF(peer, layer, execution=execution)
-                rows.append(
-                    compare(
-                        layer,
-                        lambda count, erf=erf: erf.attribute(
-                            ImageLoader(ImageFiles(folder, 224), options.batch_size), max_examples=count
-                        ),
-                        lambda count, layer=layer: openerf.compute_erf(
-                            peer, folder, count, layer, options.device, show_progress=False
-                        ),
-                        options,
-                    )
-                )
+    if set(OPENERF_ROWS) & set(options.rows):
+        rows += against_openerf(options, execution)
     if "loop" in options.rows:
         layer = model.layer4
         rows.append(

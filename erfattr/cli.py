@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         default="pixels",
         help="the error's median over pixels, or that of the noise-corrected imbalance index",
     )
-    run.add_argument("--batch-size", type=_positive, default=16, help="images a forward pass")
+    run.add_argument("--batch-size", type=_positive, default=8, help="images a forward pass")
     run.add_argument(
         "--precision",
         choices=("float32", "float64", "bfloat16"),
