@@ -188,6 +188,11 @@ def _map(options: argparse.Namespace) -> None:
         else:
             model, info = load_model(options.model, options.weights, device=device, seed=options.seed)
             _maps(options, model, info, rank)
+            if options.against is not None:
+                model, info = load_model(
+                    options.against, options.against_weights, device=device, seed=options.seed
+                )
+                _maps(options, model, info, rank, state=False)
 
 
 def _map_and_write(options: argparse.Namespace, device: str) -> None:

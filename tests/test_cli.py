@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erfattr import ERF, DeadPixelMap, demo_model, sample_images
+from erfattr import ERF, DeadPixelMap, compare_imbalance, demo_model, sample_images
 from erfattr.cli import main
 
 
@@ -99,6 +99,24 @@ def test_unreadable_file_is_named_and_counted(
     assert run(*words[:-1], tmp_path / "strict", "--strict") == 2
     assert "broken.png" in capsys.readouterr().err
     assert not (tmp_path / "strict").exists()
+
+
+def test_two_networks_are_compared_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("map", "--count", 12, "--size", 64, "--layers", "layer2", "output", "--output", tmp_path)
+    assert run(*words, "--against", "demo", "--against-weights", "none") == 0
+    printed = capsys.readouterr().out
+    sentences = json.loads((tmp_path / "result.json").read_text())["record"]["against"]["sentences"]
+    assert [line for line in printed.splitlines() if ", without the noise: " in line] == sentences
+    assert [sentence.partition(", without")[0] for sentence in sentences] == [
+        f"{layer}: L{order} of demo against demo" for layer in ("layer2", "output") for order in (1, 2)
+    ]
+    # What the sentence says is what the library says of the same maps.
+    images = sample_images(12, 64)
+    trained, fresh = (
+        DeadPixelMap(demo_model(weights)).attribute(images.split(8), return_statistics=True)[1]
+        for weights in (True, False)
+    )
+    assert sentences[2].endswith(compare_imbalance(trained, fresh, paired=True).sentence)
 
 
 def test_rf_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
 from captum.attr import NeuronGradient
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from erfattr import ERF, from_channels_last, from_tokens
+from erfattr import ERF, Execution, estimate_phase_profile, from_channels_last, from_tokens, sample_images
+from erfattr.sizes import centroid
 
 
 def ones_convolution(kernel: int, stride: int, padding: int = 0) -> nn.Sequential:
@@ -474,3 +478,50 @@ def test_model_that_works_in_place_on_its_input(images: Tensor) -> None:
     expected = torch.zeros(64, 64, dtype=torch.float64)
     expected[3, 4] = (gray[:, 0, 3, 4] > 0).double().mean()
     assert torch.equal(result, expected)
+
+
+# --- what the paper does not mention: where a ResNet's units look
+
+
+def test_unit_of_a_fresh_resnet_looks_at_96_not_at_112() -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None)
+    result, statistics = ERF(model).attribute(sample_images(8), return_statistics=True)
+    assert statistics.source is not None
+    assert (statistics.source.layer, statistics.source.unit) == ("layer4", (3, 3))
+    assert statistics.source.center == (96.0, 96.0)
+    y, x = centroid(result)
+    assert (y - 96) ** 2 + (x - 96) ** 2 < (y - 112) ** 2 + (x - 112) ** 2
+
+
+@pytest.mark.pretrained
+def test_batch_size_does_not_matter_to_mobilenet() -> None:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / "mobilenet_v2-b0353104.pth"
+    if not path.is_file():
+        pytest.skip(f"no weights at {path}; TORCH_HOME says where to look")
+    model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1").double()
+    images = sample_images(8)
+    whole = ERF(model).attribute(images)
+    single = ERF(model).attribute(images.split(1))
+    assert float((whole - single).abs().max() / whole.max()) <= 1e-14
+    # In float32 another memory format is another order of summation, which flips ReLU decisions.
+    single_precision = [
+        ERF(model.float(), execution=Execution(fold=False, channels_last=layout, crop=False)).attribute(
+            images
+        )
+        for layout in (False, True)
+    ]
+    difference = float((single_precision[0] - single_precision[1]).abs().max() / whole.max())
+    assert 1e-6 < difference < 0.02
+
+
+@pytest.mark.pretrained
+def test_mobilenet_shows_its_strides() -> None:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / "mobilenet_v2-b0353104.pth"
+    if not path.is_file():
+        pytest.skip(f"no weights at {path}; TORCH_HOME says where to look")
+    model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
+    _, statistics = ERF(model).attribute(sample_images().split(8), return_statistics=True)
+    phase = estimate_phase_profile(statistics, 32)
+    assert phase.corrected_contrast > 5 * phase.contrast_standard_error
+    assert 0.05 < phase.corrected_contrast < 0.15  # 0.077 over 200 photographs of Caltech-101
