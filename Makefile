@@ -8,7 +8,7 @@ ARGS ?=
 export PYTHON UV
 
 BIN := $(VENV)/bin
-DEMO := $(BIN)/erfattr map --model demo --output $(OUTPUT)
+DEMO := $(BIN)/erfattr map --model demo --layers layer3 layer4 output --output $(OUTPUT)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

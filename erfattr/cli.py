@@ -224,7 +224,8 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         if other is not None:
             sentences = _compared(options, statistics, info, other)
             record["against"] = {"model": asdict(other[1]), "sentences": sentences}
-        names = [path.name for path in write_maps(stage, reports, record)]
+        heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
+        names = [path.name for path in write_maps(stage, reports, record, heading)]
     for report in reports:
         print()
         print("\n".join(_lines(report)))

@@ -215,12 +215,18 @@ def _whole(stride: Sequence[float]) -> tuple[int, int] | None:
     return None
 
 
-def draw_map(report: MapReport) -> Figure:
-    """Draw one map: as a whole, its pixels around the centre, its profile with the fit, its phase profile."""
+def draw_map(report: MapReport, heading: str | None = None) -> Figure:
+    """Draw one map: as a whole, its pixels around the centre, its profile with the fit, its phase profile.
+
+    Args:
+        report: What `analyse_map` gave.
+        heading: What to write above all, such as the model and its weights.
+    """
     panels = 3 if report.profile is None else 4
     with plt.rc_context({"font.size": 9}):
         figure = Figure(figsize=(4.3 * panels, 4.2), dpi=150, layout="constrained")
         axes = figure.subplots(1, panels)
+        figure.suptitle(heading or "")
         unit = report.source.unit
         field = report.receptive_field
         plot_map(
@@ -242,11 +248,12 @@ def draw_map(report: MapReport) -> Figure:
     return figure
 
 
-def draw_maps(reports: Sequence[MapReport]) -> Figure:
-    """Draw maps side by side, as in Figure 1 of the paper."""
+def draw_maps(reports: Sequence[MapReport], heading: str | None = None) -> Figure:
+    """Draw maps side by side, as in Figure 1 of the paper; ``heading`` is written above all."""
     with plt.rc_context({"font.size": 9}):
         figure = Figure(figsize=(4.3 * len(reports), 3.8), dpi=150, layout="constrained")
         axes = figure.subplots(1, len(reports), squeeze=False)[0]
+        figure.suptitle(heading or "")
         plot_map_row(
             axes, [report.statistics.mean for report in reports], titles=[report.title for report in reports]
         )
@@ -269,7 +276,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_maps(folder: str | Path, reports: Sequence[MapReport], record: Mapping[str, Any]) -> list[Path]:
+def write_maps(
+    folder: str | Path,
+    reports: Sequence[MapReport],
+    record: Mapping[str, Any],
+    heading: str | None = None,
+) -> list[Path]:
     """Write maps, figures and one JSON file.
 
     Every file is written beside its place and then renamed, so a file that is there is whole.
@@ -278,6 +290,7 @@ def write_maps(folder: str | Path, reports: Sequence[MapReport], record: Mapping
         folder: Where to; made if it is not there.
         reports: What `analyse_map` gave, at least one, each of another layer.
         record: What is needed to repeat the run; becomes ``record`` in the JSON file.
+        heading: What to write above every figure, such as the model and its weights.
 
     Returns:
         The files: for each map ``NAME.npy`` (the mean, float64), ``NAME_standard_error.npy`` and
@@ -294,8 +307,8 @@ def write_maps(folder: str | Path, reports: Sequence[MapReport], record: Mapping
         for stem, report in zip(stems, reports, strict=True):
             np.save(stage / f"{stem}.npy", report.statistics.mean.numpy())
             np.save(stage / f"{stem}_standard_error.npy", report.statistics.standard_error.numpy())
-            _save(draw_map(report), stage / f"{stem}.png")
-        _save(draw_maps(reports), stage / "maps.png")
+            _save(draw_map(report, heading), stage / f"{stem}.png")
+        _save(draw_maps(reports, heading), stage / "maps.png")
         result = {
             "record": _plain(record),
             "environment": environment(),

@@ -77,7 +77,9 @@ def test_infinite_standard_error_becomes_null() -> None:
 
 
 def test_figures_show_the_maps(reports: list) -> None:  # type: ignore[type-arg]
-    row = draw_maps(reports)
+    row = draw_maps(reports, "resnet18 (random initialisation, seed 5)")
+    assert row.get_suptitle() == "resnet18 (random initialisation, seed 5)"
+    assert draw_map(reports[0], "demo").get_suptitle() == "demo"
     shown = [axes.images[0].get_array() for axes in row.axes if axes.images and axes.get_title()]
     assert len(shown) == 2
     for drawn, report in zip(shown, reports, strict=True):
