@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from threading import Event
 from typing import Any, Literal, Protocol
 
@@ -163,6 +164,7 @@ class SensitivityMaps:
         try:
             saved = None if checkpoint is None else checkpoint.load()
             if saved is not None:
+                self._check_same_run(saved["settings"])
                 placement = Placement.from_dict(saved["placement"])
                 start = saved["next_index"]
                 for stream, state in zip(streams, saved["streams"], strict=True):
@@ -189,7 +191,8 @@ class SensitivityMaps:
                         stream.update(one, first_index)
                     unsaved += len(maps[0])
                     if checkpoint is not None and unsaved >= checkpoint.interval:
-                        checkpoint.save(_state(placement, first_index + len(maps[0]), streams))
+                        state = _state(self._settings(), placement, first_index + len(maps[0]), streams)
+                        checkpoint.save(state)
                         unsaved = 0
                     if tolerance is not None and streams[0].n_images >= look_at:
                         look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
@@ -271,6 +274,26 @@ class SensitivityMaps:
         )[0]
         return (statistics.mean, statistics) if return_statistics else statistics.mean
 
+    def _settings(self) -> dict[str, Any]:
+        """Return what a saved state must have been computed with, as plain numbers, texts and tuples."""
+        sources: list[tuple[Any, ...]] = []
+        for source in self.sources:
+            if isinstance(source, ModelOutput):
+                sources.append(("output", source.target))
+                continue
+            layer = source.layer
+            if isinstance(layer, nn.Module) and isinstance(self.model, nn.Module):
+                layer, _ = find_layer(self.model, layer)
+            sources.append((layer, source.unit, source.to_spatial is not None))
+        return {"sources": sources, "rectify": self.rectify, "execution": asdict(self.execution)}
+
+    def _check_same_run(self, saved: dict[str, Any]) -> None:
+        for name, mine in self._settings().items():
+            if saved[name] != mine:
+                raise ValueError(
+                    f"checkpoint: expected the state of a run with {name} {mine}, got one with {saved[name]}"
+                )
+
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad(), untouched(self.model):
@@ -313,8 +336,11 @@ class SensitivityMaps:
         refuse_non_finite(pending)
 
 
-def _state(placement: Placement, next_index: int, streams: Sequence[StreamingStatistics]) -> dict[str, Any]:
+def _state(
+    settings: dict[str, Any], placement: Placement, next_index: int, streams: Sequence[StreamingStatistics]
+) -> dict[str, Any]:
     return {
+        "settings": settings,
         "placement": placement.as_dict(),
         "next_index": next_index,
         "streams": [stream.state_dict() for stream in streams],

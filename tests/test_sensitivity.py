@@ -195,6 +195,11 @@ def test_state_after_the_last_image_is_enough() -> None:
     (result,) = maps.attribute(images.split(4), checkpoint=memory)
     assert torch.equal(result.mean, expected.mean)
     assert len(memory.states) == 1
+    # Also where no image is left to show the difference.
+    with pytest.raises(ValueError, match="expected the state of a run with rectify abs, got one with relu"):
+        SensitivityMaps(Noisy(), [ModelOutput()], rectify="abs").attribute(images.split(4), checkpoint=memory)
+    with pytest.raises(ValueError, match="expected the state of a run with sources"):
+        SensitivityMaps(Noisy(), [ModelOutput(0)]).attribute(images.split(4), checkpoint=memory)
 
 
 def test_state_of_another_run_is_refused() -> None:
@@ -209,8 +214,15 @@ def test_state_of_another_run_is_refused() -> None:
         SensitivityMaps(model, [FeatureUnit("1", (1, 1))]),
         SensitivityMaps(model, [FeatureUnit("0", (1, 1))], rectify="abs"),
     ):
-        with pytest.raises(ValueError, match="checkpoint: expected the state of a run of"):
+        with pytest.raises(
+            ValueError, match=r"checkpoint: expected the state of a run with (sources|rectify)"
+        ):
             other.attribute(images.split(4), checkpoint=memory)
+    # Images of another size show only when they come.
+    with pytest.raises(ValueError, match="checkpoint: expected the state of a run of"):
+        SensitivityMaps(model, [FeatureUnit("0", (1, 1))]).attribute(
+            noisy_images(12)[..., :7].split(4), checkpoint=memory
+        )
     with pytest.raises(ValueError, match="groups: expected the 16 of the saved state, got 8"):
         SensitivityMaps(model, [FeatureUnit("0", (1, 1))]).attribute(
             images.split(4), checkpoint=memory, groups=8
