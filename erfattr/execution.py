@@ -34,7 +34,7 @@ class Execution:
             and the unit's features on the first image agree.
         compile: Compile the copy with ``torch.compile``.
         precision: ``None``: the model's own dtype; ``"float32"``, ``"float64"`` or ``"bfloat16"``. Maps in
-            bfloat16 differ from float32's by several percent of their maximum.
+            bfloat16 are others: of few images by tens of percent of their maximum at single pixels.
 
     Raises:
         TypeError: a switch is not a boolean.
