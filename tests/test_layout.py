@@ -48,6 +48,12 @@ ORDER = [
     "plotting",
     "state_file",
     "report",
+    "_command_line",
+    "_command_map",
+    "_command_rf",
+    "_command_train",
+    "_command_debias",
+    "_command_attack",
     "cli",
     "__main__",
 ]
@@ -140,7 +146,9 @@ def test_module_names_say_what_the_modules_hold() -> None:
     assert {name for name, parts in words.items() if parts & EMPTY_NAMES} == set()
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "cli"])
+@pytest.mark.parametrize(
+    "name", [name for name in SOURCES if name != "cli" and not name.startswith("_command_")]
+)
 def test_only_the_command_line_prints(name: str) -> None:
     assert "print" not in calls(tree(name))
 
