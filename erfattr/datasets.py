@@ -158,7 +158,7 @@ def sample_images(
         raise ValueError(
             f"count: expected at most {available} sample images, got {count}; use a folder of images"
         )
-    mean, std = _check_constants(mean, std)
+    mean, std = check_constants(mean, std)
     photographs = [read_image(_photograph(name)) for name in SAMPLE_PHOTOGRAPHS[:count]]
     crops = []
     for index in range(count):
@@ -188,9 +188,10 @@ def _photograph(name: str) -> Path:
     return path
 
 
-def _check_constants(
+def check_constants(
     mean: Sequence[float], std: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return both as floats, or raise unless they are three numbers each, ``std`` positive."""
     for name, values in (("mean", mean), ("std", std)):
         try:
             good = len(values) == 3 and all(math.isfinite(value) for value in values)
@@ -256,7 +257,7 @@ class ImageFiles(Dataset[Any]):
         if count is not None:
             check_positive_int("count", count)
         self.size = size
-        self.mean, self.std = _check_constants(mean, std)
+        self.mean, self.std = check_constants(mean, std)
         self.strict = strict
         self.unreadable: dict[str, str] = {}
         root = Path(path)

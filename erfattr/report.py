@@ -112,7 +112,7 @@ class MapReport:
                 "unknown_operators": field.unknown_operators,
                 "note": field.note,
             }
-        numbers: dict[str, Any] = _plain(
+        numbers: dict[str, Any] = plain(
             {
                 **asdict(self.source),
                 "measured_about": self.center,
@@ -310,7 +310,7 @@ def write_maps(
             _save(draw_map(report, heading), stage / f"{stem}.png")
         _save(draw_maps(reports, heading), stage / "maps.png")
         result = {
-            "record": _plain(record),
+            "record": plain(record),
             "environment": environment(),
             "maps": {stem: report.numbers() for stem, report in zip(stems, reports, strict=True)},
         }
@@ -354,18 +354,18 @@ def writing(folder: str | Path) -> Iterator[Path]:
     stage.rmdir()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what JSON can hold; numbers that are not finite become ``None``."""
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if isinstance(value, Tensor):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, bool, int, float)):
