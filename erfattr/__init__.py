@@ -10,6 +10,8 @@ from erfattr.erf import ERF
 from erfattr.execution import Execution
 from erfattr.gaussian_fit import GaussianFit, fit_gaussian
 from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
+from erfattr.kernel_padding import pad_kernels
+from erfattr.model_changes import LayerChange, ModelChanges
 from erfattr.models import demo_model, load_model
 from erfattr.noise import Comparison, Estimate, compare_imbalance, corrected_imbalance
 from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
@@ -32,8 +34,10 @@ __all__ = [
     "GaussianFit",
     "ImageFiles",
     "ImageLoader",
+    "LayerChange",
     "MapSource",
     "MapStatistics",
+    "ModelChanges",
     "ModelOutput",
     "PhaseEstimate",
     "ReceptiveField",
@@ -51,6 +55,7 @@ __all__ = [
     "imbalance_index",
     "load_model",
     "nan_probe",
+    "pad_kernels",
     "phase_contrast",
     "phase_profile",
     "receptive_fields",

@@ -1,0 +1,186 @@
+"""A changed copy of a model, layer by layer, and the record of what was changed, what was left and why."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import nn
+
+from erfattr._checks import describe, suggest
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_KINDS = (
+    (nn.modules.conv._ConvTransposeNd, "transposed convolution"),
+    (nn.modules.conv._ConvNd, "convolution"),
+    (nn.modules.pooling._MaxPoolNd, "max pool"),
+    (nn.modules.pooling._AvgPoolNd, "average pool"),
+)
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What became of one layer.
+
+    Attributes:
+        layer: Dotted name.
+        before: What it was, in words.
+        after: What it is in the copy; ``None`` where it was left as it was.
+        note: Why it was left, or what the change does to the outputs.
+    """
+
+    layer: str
+    before: str
+    after: str | None
+    note: str
+
+
+@dataclass(frozen=True)
+class ModelChanges:
+    """What became of the layers of a model that make a map smaller, in the model's order.
+
+    Attributes:
+        layers: One entry for each of them; a layer that stands in several places goes by its first name.
+    """
+
+    layers: tuple[LayerChange, ...]
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the layers that are others in the copy."""
+        return tuple(layer.layer for layer in self.layers if layer.after is not None)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Names of the layers that were left as they were."""
+        return tuple(layer.layer for layer in self.layers if layer.after is None)
+
+    def describe(self) -> str:
+        """Say what was changed and what was left, a line a layer."""
+        if not self.layers:
+            return "no layer makes a map smaller: nothing to change"
+        width = max(len(layer.layer) for layer in self.layers)
+        return "\n".join(
+            f"{layer.layer:{width}}  {layer.before} -> {layer.after}: {layer.note}"
+            if layer.after is not None
+            else f"{layer.layer:{width}}  {layer.before}, left: {layer.note}"
+            for layer in self.layers
+        )
+
+
+class RefusedError(ValueError):
+    """Raised by a plan for a layer that it can neither change nor, in good faith, leave."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of one layer.
+
+    Attributes:
+        after: What it will be, in words; ``None`` to leave it.
+        note: See :class:`LayerChange`.
+        edit: Changes the layer of the copy in place.
+    """
+
+    note: str
+    after: str | None = None
+    edit: Callable[[Any], None] | None = None
+
+
+def check_model(model: Any, skip: Any) -> None:
+    """Raise unless ``model`` consists of Python modules and ``skip`` names some of them."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            "model: expected Python modules, got a scripted one; change it before torch.jit.script"
+        )
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise TypeError(f"skip: expected a collection of layer names, got {describe(skip)}")
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    for name in skip:
+        if name not in names:
+            raise ValueError(
+                f"skip: the {type(model).__name__} has no layer {name!r}{suggest(str(name), names)}"
+            )
+
+
+def layers_named(model: nn.Module, names: Collection[str]) -> set[int]:
+    """Return the ids of the modules with these names, whichever of its names a module is called by."""
+    return {id(module) for name, module in model.named_modules(remove_duplicate=False) if name in names}
+
+
+def changed_copy(
+    model: Model, plan: Callable[[nn.Module], Plan], skip: Collection[str]
+) -> tuple[Model, ModelChanges]:
+    """Return a deep copy of ``model`` with layers changed in place, and the record of it.
+
+    Args:
+        model: Only read.
+        plan: Says what is to become of a layer; asked about every convolution and pool with a stride above 1.
+        skip: Dotted names of layers to leave.
+
+    Raises:
+        ValueError: ``plan`` refused layers, which are all named; the model cannot be copied.
+    """
+    skipped = layers_named(model, skip)
+    plans: dict[str, Plan] = {}
+    refused = []
+    for name, module in model.named_modules():
+        if not _downsamples(module):
+            continue
+        try:
+            plans[name] = Plan("named in skip") if id(module) in skipped else plan(module)
+        except RefusedError as error:
+            refused.append(f"{name or type(model).__name__!r}: {error}")
+    if refused:
+        raise ValueError("model: " + "; ".join(refused) + ". Layers named in skip are left as they are")
+    duplicate = _copied(model)
+    layers = dict(duplicate.named_modules())
+    changes = []
+    for name, each in plans.items():
+        changes.append(LayerChange(name, words(layers[name]), each.after, each.note))
+        if each.edit is not None:
+            each.edit(layers[name])
+    return duplicate, ModelChanges(tuple(changes))
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Return a size that PyTorch takes as one number or two as (rows, columns)."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def words(module: nn.Module, kernel: tuple[int, int] | None = None) -> str:
+    """Name kind, kernel and stride of a convolution or pool, with another kernel if wanted."""
+    kind = next(word for kind, word in _KINDS if isinstance(module, kind))
+    size = kernel or module.kernel_size
+    return f"{_times(size)} {kind}, stride {_times(module.stride, short=True)}"
+
+
+def _times(value: Any, short: bool = False) -> str:
+    numbers = [value] if isinstance(value, int) else list(value)
+    if short and len(set(numbers)) == 1:
+        return str(numbers[0])
+    return "x".join(str(number) for number in (numbers * 2 if isinstance(value, int) else numbers))
+
+
+def _downsamples(module: nn.Module) -> bool:
+    if not isinstance(module, tuple(kind for kind, _ in _KINDS)):
+        return False
+    stride: Any = module.stride
+    return max([stride] if isinstance(stride, int) else stride) > 1
+
+
+def _copied(model: Model) -> Model:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever a module's own __deepcopy__ or __getstate__ raises
+        _cannot_copy(error)
+
+
+def _cannot_copy(error: Exception) -> NoReturn:
+    raise ValueError(f"model: expected a model that can be copied, but {error}") from error
