@@ -6,6 +6,7 @@ table numbers in docstrings are those of that paper.
 
 from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.dead_pixels import DeadPixelMap
+from erfattr.downsampling import average_shortcuts, blur_downsampling
 from erfattr.erf import ERF
 from erfattr.execution import Execution
 from erfattr.gaussian_fit import GaussianFit, fit_gaussian
@@ -45,6 +46,8 @@ __all__ = [
     "SizeScores",
     "StateFile",
     "__version__",
+    "average_shortcuts",
+    "blur_downsampling",
     "compare_imbalance",
     "corrected_imbalance",
     "demo_model",

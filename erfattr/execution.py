@@ -14,7 +14,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from erfattr._checks import check_choice, describe
 from erfattr._model import evaluating
+from erfattr.downsampling import AveragedConv2d, BlurredConv2d
+from erfattr.kernel_padding import PaddedConv2d, PaddedConv2dSame
 
+# Linear in weight and bias, channel by channel: what a batch normalisation does can go into them.
+_CONVOLUTIONS = (nn.Conv2d, PaddedConv2d, PaddedConv2dSame, BlurredConv2d, AveragedConv2d)
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
@@ -101,11 +105,18 @@ def prepared(
     return duplicate, tuple(done)
 
 
+class _Tracer(fx.Tracer):
+    """Keeps the package's own convolutions whole, as it keeps PyTorch's."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return type(module) in _CONVOLUTIONS or super().is_leaf_module(module, name)
+
+
 def _fold(model: nn.Module, keep: Collection[str]) -> int:
     """Fold in place every batch normalisation that provably is the only reader of a convolution."""
     try:
         with evaluating(model):
-            graph = fx.Tracer().trace(model)
+            graph = _Tracer().trace(model)
     except Exception:  # tracing runs the model's own code on proxies: anything may be raised
         return 0
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -119,7 +130,7 @@ def _fold(model: nn.Module, keep: Collection[str]) -> int:
             continue
         first, second = str(source.target), str(node.target)
         convolution, normalisation = modules[first], modules[second]
-        if type(convolution) is not nn.Conv2d or type(normalisation) is not nn.BatchNorm2d:
+        if type(convolution) not in _CONVOLUTIONS or type(normalisation) is not nn.BatchNorm2d:
             continue
         alone = len(source.users) == 1 and calls[first] == calls[second] == 1
         shared = owners[id(convolution)] > 1 or owners[id(normalisation)] > 1

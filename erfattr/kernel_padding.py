@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from erfattr._checks import check_choice, describe
+from erfattr._checks import check_bool, check_choice
 from erfattr.model_changes import (
     Model,
     ModelChanges,
     Plan,
     RefusedError,
     changed_copy,
+    check_convolution,
     check_model,
     layers_named,
     pair,
@@ -194,9 +195,8 @@ def pad_kernels(
         B. J. Kim et al.: Dead Pixel Test Using Effective Receptive Field, section 4.
     """
     check_choice("pool", pool, ("keep", "widen"))
-    for name, value in (("any_stride", any_stride), ("return_changes", return_changes)):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    check_bool("any_stride", any_stride)
+    check_bool("return_changes", return_changes)
     check_model(model, skip)
     padded, changes = changed_copy(model, _Padding(model, pool, any_stride, skip).plan, skip)
     return (padded, changes) if return_changes else padded
@@ -245,7 +245,8 @@ class _Padding:
         rows, columns = pair(module.kernel_size)
         kernel = (rows + added[0], columns + added[1])
         if isinstance(module, nn.Conv2d):
-            check_plain_convolution(module)
+            same = [type(module)] if _is_timm_same(module) else []
+            check_convolution(module, nn.Conv2d, PaddedConv2d, PaddedConv2dSame, *same)
             self._check_users(module, added)
             return Plan(_SAME, words(module, kernel), partial(self._pad, added=added))
         if self.pool == "keep":
@@ -277,19 +278,6 @@ class _Padding:
         rows, columns = module.weight.shape[2:]
         module.kernel_size = (rows, columns)
         module.added = (before[0] + added[0], before[1] + added[1])
-
-
-def check_plain_convolution(module: nn.Conv2d) -> None:
-    """Raise unless all that the layer does is PyTorch's own convolution with a weight of its own."""
-    if nn.utils.parametrize.is_parametrized(module) or "weight" not in module._parameters:
-        raise RefusedError(
-            "its weight is computed from others (weight or spectral norm, pruning); remove that, change the"
-            " model, and apply it again"
-        )
-    if isinstance(module.weight, nn.parameter.UninitializedParameter):
-        raise RefusedError("it has no weights yet; run the model once")
-    if type(module) not in (nn.Conv2d, PaddedConv2d, PaddedConv2dSame) and not _is_timm_same(module):
-        raise RefusedError(f"a {type(module).__name__}, a convolution of its own kind, cannot be changed")
 
 
 def _is_timm_same(module: nn.Conv2d) -> bool:

@@ -114,6 +114,19 @@ def layers_named(model: nn.Module, names: Collection[str]) -> set[int]:
     return {id(module) for name, module in model.named_modules(remove_duplicate=False) if name in names}
 
 
+def check_convolution(module: nn.Conv2d, *kinds: type[nn.Conv2d]) -> None:
+    """Raise unless the layer is exactly of one of ``kinds``, with a weight that is its own parameter."""
+    if nn.utils.parametrize.is_parametrized(module) or "weight" not in module._parameters:
+        raise RefusedError(
+            "its weight is computed from others (weight or spectral norm, pruning); remove that, change the"
+            " model, and apply it again"
+        )
+    if isinstance(module.weight, nn.parameter.UninitializedParameter):
+        raise RefusedError("it has no weights yet; run the model once")
+    if type(module) not in kinds:
+        raise RefusedError(f"a {type(module).__name__}, a convolution of its own kind, cannot be changed")
+
+
 def changed_copy(
     model: Model, plan: Callable[[nn.Module], Plan], skip: Collection[str]
 ) -> tuple[Model, ModelChanges]:
@@ -154,18 +167,16 @@ def pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def words(module: nn.Module, kernel: tuple[int, int] | None = None) -> str:
-    """Name kind, kernel and stride of a convolution or pool, with another kernel if wanted."""
+def words(module: Any, kernel: Any = None, stride: Any = None) -> str:
+    """Name kind, kernel and stride of a convolution or pool, with another kernel or stride if wanted."""
     kind = next(word for kind, word in _KINDS if isinstance(module, kind))
-    size = kernel or module.kernel_size
-    return f"{_times(size)} {kind}, stride {_times(module.stride, short=True)}"
+    size, steps = (_numbers(kernel or module.kernel_size), _numbers(stride or module.stride))
+    step = steps[:1] if len(set(steps)) == 1 else steps
+    return f"{'x'.join(size)} {kind}, stride {'x'.join(step)}"
 
 
-def _times(value: Any, short: bool = False) -> str:
-    numbers = [value] if isinstance(value, int) else list(value)
-    if short and len(set(numbers)) == 1:
-        return str(numbers[0])
-    return "x".join(str(number) for number in (numbers * 2 if isinstance(value, int) else numbers))
+def _numbers(value: Any) -> list[str]:
+    return [str(value)] * 2 if isinstance(value, int) else [str(number) for number in value]
 
 
 def _downsamples(module: nn.Module) -> bool:
