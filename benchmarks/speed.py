@@ -209,10 +209,7 @@ def against_openerf(options: argparse.Namespace, execution: Execution) -> list[d
 
     with tempfile.TemporaryDirectory() as folder:
         if "files" in options.rows:
-            photographs = (sample_images(size=256, normalize=False).permute(0, 2, 3, 1) * 255).byte().numpy()
-            for index in range(count):
-                path = Path(folder) / f"{index:04d}.jpg"
-                Image.fromarray(photographs[index % len(photographs)]).save(path, quality=90)
+            write_photographs(folder, count)
             erf = ERF(peer, "layer4", execution=execution)
             rows.append(
                 compare(
@@ -246,34 +243,48 @@ def against_openerf(options: argparse.Namespace, execution: Execution) -> list[d
     return rows
 
 
-def processes(images: int) -> tuple[float, float]:
-    """Return the seconds that the maps take in one process and in two, of one thread each."""
-    options = [
-        "-m",
-        "erfattr",
-        "map",
-        "--model",
-        "resnet18",
-        "--weights",
-        "none",
-        "--layers",
-        "layer4",
-        "output",
-    ]
-    options += ["--count", str(min(images, 64)), "--batch-size", "4", "--output"]
-    seconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        for count in (1, 2):
-            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-            subprocess.run(
-                [sys.executable, *launch, *options, f"{folder}/{count}"],
-                check=True,
-                capture_output=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+def write_photographs(folder: str, count: int) -> None:
+    """Write so many JPEG files of 256 x 256 pixels, the embedded crops over and over."""
+    photographs = (sample_images(size=256, normalize=False).permute(0, 2, 3, 1) * 255).byte().numpy()
+    for index in range(count):
+        path = Path(folder) / f"{index:04d}.jpg"
+        Image.fromarray(photographs[index % len(photographs)]).save(path, quality=90)
+
+
+def seconds_of_processes(processes: int, images: int, photographs: str) -> float:
+    """Return the seconds that maps of ResNet-18 take in so many processes of one thread each."""
+    with tempfile.TemporaryDirectory() as output:
+        launch = f"-m torch.distributed.run --standalone --nproc-per-node={processes} -m erfattr map"
+        options = f"--model resnet18 --weights none --layers layer4 output --count {images} --batch-size 4"
+        subprocess.run(
+            [sys.executable, *launch.split(), *options.split(), "--images", photographs, "--output", output],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        result = json.loads(Path(output, "result.json").read_text())
+    return float(result["record"]["seconds_for_maps"])
+
+
+def scaling(rounds: int, few: int = 32, many: int = 256) -> dict[str, object]:
+    """Measure two processes beside one: what one more image costs, since they start seconds apart."""
+    ratios, whole = [], []
+    with tempfile.TemporaryDirectory() as photographs:
+        write_photographs(photographs, many)
+        for _ in range(rounds):
+            one, two = (
+                [seconds_of_processes(processes, images, photographs) for images in (few, many)]
+                for processes in (1, 2)
             )
-            result = json.loads(Path(folder, str(count), "result.json").read_text())
-            seconds.append(result["record"]["seconds_for_maps"])
-    return seconds[0], seconds[1]
+            ratios.append((one[1] - one[0]) / (two[1] - two[0]))
+            whole.append(one[1] / two[1])
+    print(
+        f"processes   two of one thread: an image {statistics.median(ratios):.2f} x one "
+        f"({min(ratios):.2f} to {max(ratios):.2f})   whole call of {many}: {statistics.median(whole):.2f} x "
+        f"({min(whole):.2f} to {max(whole):.2f})",
+        flush=True,
+    )
+    return {"row": "processes", "images": many, "ratio_an_image": ratios, "ratio_whole": whole}
 
 
 def run_for_memory(images: int, name: str) -> None:
@@ -378,14 +389,7 @@ def main() -> None:
             )
         )
     if "processes" in options.rows:
-        times = [processes(options.images) for _ in range(options.rounds)]
-        ratios = [one / two for one, two in times]
-        rows.append({"row": "processes", "speedup_of_two": statistics.median(ratios), "seconds": times})
-        print(
-            f"processes   two of one thread: {statistics.median(ratios):.2f} x one "
-            f"({min(ratios):.2f} to {max(ratios):.2f})",
-            flush=True,
-        )
+        rows.append(scaling(options.rounds))
     if "memory" in options.rows:
         small, large_run = (peak_memory(count, "resnet18") for count in (100, 2000))
         rows.append({"row": "memory", "peak_mb_100": small, "peak_mb_2000": large_run, "target": 50})
