@@ -114,9 +114,10 @@ class AugmentedDataset(Dataset[Any]):
         item = self.images[index]
         image, labels = (item[0], tuple(item[1:])) if isinstance(item, (tuple, list)) else (item, ())
         pixels = _as_tensor(image)
+        seed = int(numbers.integers(2**63))  # also without a transform: what is drawn later is the same
         if self.transform is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(int(numbers.integers(2**63)))
+                torch.default_generator.manual_seed(seed)
                 pixels = _as_tensor(self.transform(pixels))
         # One scale from here on: 8-bit colours are then exact in both kinds of image.
         return (pixels * 255 if pixels.is_floating_point() else pixels), labels
