@@ -20,6 +20,7 @@ _KINDS = (
     (nn.modules.pooling._MaxPoolNd, "max pool"),
     (nn.modules.pooling._AvgPoolNd, "average pool"),
 )
+_POOL_AXES = {1: (nn.MaxPool1d, nn.AvgPool1d), 3: (nn.MaxPool3d, nn.AvgPool3d)}
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,17 @@ def pair(value: Any) -> tuple[int, int]:
 def words(module: Any, kernel: Any = None, stride: Any = None) -> str:
     """Name kind, kernel and stride of a convolution or pool, with another kernel or stride if wanted."""
     kind = next(word for kind, word in _KINDS if isinstance(module, kind))
-    size, steps = (_numbers(kernel or module.kernel_size), _numbers(stride or module.stride))
+    size, steps = (_numbers(module, kernel or module.kernel_size), _numbers(module, stride or module.stride))
     step = steps[:1] if len(set(steps)) == 1 else steps
     return f"{'x'.join(size)} {kind}, stride {'x'.join(step)}"
 
 
-def _numbers(value: Any) -> list[str]:
-    return [str(value)] * 2 if isinstance(value, int) else [str(number) for number in value]
+def _numbers(module: nn.Module, value: Any) -> list[str]:
+    """Return a size as PyTorch writes it out, one number for each axis; pools may hold one for all."""
+    if not isinstance(value, int):
+        return [str(number) for number in value]
+    axes = next((axes for axes, kinds in _POOL_AXES.items() if isinstance(module, kinds)), 2)
+    return [str(value)] * axes
 
 
 def _downsamples(module: nn.Module) -> bool:
