@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -195,8 +195,4 @@ def _copied(model: Model) -> Model:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # whatever a module's own __deepcopy__ or __getstate__ raises
-        _cannot_copy(error)
-
-
-def _cannot_copy(error: Exception) -> NoReturn:
-    raise ValueError(f"model: expected a model that can be copied, but {error}") from error
+        raise ValueError(f"model: expected a model that can be copied, but {error}") from error
