@@ -27,6 +27,10 @@ from erfattr.training_data import TrainingImages
 from erfattr.variants import make_variant
 
 
+# Differences that differ by less than this share of the values are equal.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over runs.
@@ -70,7 +74,7 @@ class PairedDifference:
     def of(cls, variant: Sequence[float], first: Sequence[float]) -> PairedDifference:
         """Return the difference of two sequences of values, pair by pair."""
         difference = Mean.of([a - b for a, b in zip(variant, first, strict=True)])
-        if difference.standard_error == 0:
+        if difference.standard_error <= _ROUNDING * max(map(abs, (*variant, *first))):
             return cls(difference, None)
         return cls(difference, float(ttest_rel(variant, first).pvalue))
 
