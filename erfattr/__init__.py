@@ -4,14 +4,18 @@ The mathematics is that of Kim et al., *Dead Pixel Test Using Effective Receptiv
 table numbers in docstrings are those of that paper.
 """
 
+from erfattr.calibration import Calibration
+from erfattr.calibration_file import load_calibration, save_calibration
 from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.dead_pixels import DeadPixelMap
+from erfattr.debias import DebiasedAttribution
 from erfattr.downsampling import average_shortcuts, blur_downsampling
 from erfattr.erf import ERF
 from erfattr.execution import Execution
 from erfattr.gaussian_fit import GaussianFit, fit_gaussian
 from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
 from erfattr.kernel_padding import pad_kernels
+from erfattr.micro_objects import MicroObjectDataset
 from erfattr.model_changes import LayerChange, ModelChanges
 from erfattr.models import demo_model, load_model
 from erfattr.noise import Comparison, Estimate, compare_imbalance, corrected_imbalance
@@ -27,8 +31,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ERF",
+    "Calibration",
     "Comparison",
     "DeadPixelMap",
+    "DebiasedAttribution",
     "Estimate",
     "Execution",
     "FeatureUnit",
@@ -38,6 +44,7 @@ __all__ = [
     "LayerChange",
     "MapSource",
     "MapStatistics",
+    "MicroObjectDataset",
     "ModelChanges",
     "ModelOutput",
     "PhaseEstimate",
@@ -56,6 +63,7 @@ __all__ = [
     "from_channels_last",
     "from_tokens",
     "imbalance_index",
+    "load_calibration",
     "load_model",
     "nan_probe",
     "pad_kernels",
@@ -63,6 +71,7 @@ __all__ = [
     "phase_profile",
     "receptive_fields",
     "sample_images",
+    "save_calibration",
     "size_scores",
     "strong_pixels",
     "theoretical_receptive_field",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from erfattr._checks import describe, suggest
+from erfattr.downsampling import average_shortcuts, blur_downsampling
 from erfattr.kernel_padding import pad_kernels
 
 
@@ -33,6 +34,14 @@ def _padded(model: nn.Module, _: int) -> nn.Module:
     return pad_kernels(model, pool="widen")
 
 
+def _blurpool(model: nn.Module, _: int) -> nn.Module:
+    return blur_downsampling(model)
+
+
+def _resnetd(model: nn.Module, _: int) -> nn.Module:
+    return average_shortcuts(model)
+
+
 def _padded_fresh(model: nn.Module, seed: int) -> nn.Module:
     padded, changes = pad_kernels(model, pool="widen", return_changes=True)
     with torch.random.fork_rng(devices=[]):
@@ -50,6 +59,8 @@ VARIANTS: dict[str, Variant] = {
         "kernels padded by trainable zeros, odd pools with stride 2 widened, as in the paper", _padded
     ),
     "padded_fresh": Variant("as padded, and every padded kernel drawn anew as a whole", _padded_fresh),
+    "blurpool": Variant("steps of 2 only after a blur (BlurPool)", _blurpool),
+    "resnetd": Variant("1x1 shortcuts read the mean of the pixels they step over (ResNet-D)", _resnetd),
 }
 
 
