@@ -21,7 +21,7 @@ from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.execution import Execution
 from erfattr.models import ModelInfo, load_model
 from erfattr.noise import compare_imbalance
-from erfattr.receptive_field import ReceptiveField, receptive_fields
+from erfattr.receptive_field import receptive_fields, total_stride
 from erfattr.report import MapReport, analyse_map, write_maps, writing
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.sources import FeatureUnit, ModelOutput
@@ -162,7 +162,7 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         reports = []
         for one in statistics:
             field = fields.get(one.source.layer) if one.source else None
-            reports.append(analyse_map(one, field, None if field else _total_stride(fields)))
+            reports.append(analyse_map(one, field, None if field else total_stride(fields)))
         record = {
             "command": ["erfattr", "map", *typed_arguments(options)],
             "date": started.isoformat(timespec="seconds"),
@@ -280,14 +280,6 @@ def _images(
         "sha256_of_all_files": digest.hexdigest(),
     }
     return ImageLoader(files, options.batch_size), described, lambda: dict(files.unreadable)
-
-
-def _total_stride(fields: dict[str, ReceptiveField]) -> tuple[int, int] | None:
-    """Return the stride of the last layer that has positions: what the output's map repeats by."""
-    strides = [field.stride for field in fields.values() if max(field.output_size) > 1]
-    if not strides or any(float(step) != int(step) for step in strides[-1]):
-        return None
-    return int(strides[-1][0]), int(strides[-1][1])
 
 
 def _lines(report: MapReport) -> list[str]:

@@ -1,7 +1,8 @@
-"""Run a model and leave it as it was: flags, hooks, random state, layer capture (context managers)."""
+"""Run a model and leave it as it was: flags, hooks, random state, layer capture; the hash of its weights."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -67,6 +68,32 @@ def device_and_dtype(model: Any) -> tuple[torch.device | None, torch.dtype | Non
         if tensor.is_floating_point():
             return tensor.device, tensor.dtype
     return None, None
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the SHA-256 over name, dtype, shape and bytes of every parameter and buffer, as 64 hex digits.
+
+    Entries are taken in the order of their names, in row-major layout, so neither the order of construction
+    nor the memory format nor the device matters. It says nothing about the code that uses the weights.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Lower-case hexadecimal digits.
+
+    Example:
+        >>> weights_hash(nn.ReLU()) == hashlib.sha256().hexdigest()
+        True
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{name} {value!r}\n".encode())
+    return digest.hexdigest()
 
 
 def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module]:

@@ -177,21 +177,9 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
         tensor([[0.4444, 0.8889],
                 [0.8889, 1.7778]], dtype=torch.float64)
     """
-    values = as_map("map", map).double()
-    periods = (period, period) if not isinstance(period, tuple) else period
-    if len(periods) != 2:
-        raise TypeError(f"period: expected an integer or (vertical, horizontal), got {describe(period)}")
-    for steps in periods:
-        check_positive_int("period", steps)
-    if bool((values < 0).any()):
-        raise ValueError(f"map: expected no negative values, got a minimum of {values.min().item():g}")
-    if values.shape[0] < periods[0] or values.shape[1] < periods[1]:
-        raise ValueError(
-            f"map: expected at least one period of {periods[0]} x {periods[1]} pixels,"
-            f" got {values.shape[0]} x {values.shape[1]}"
-        )
-    local_mean = _local_mean(values, periods)
-    keep = local_mean > 0
+    values, periods = _map_and_periods(map, period)
+    around = _local_mean(values, periods)
+    keep = around > 0
     for axis, (size, steps) in enumerate(zip(values.shape, periods, strict=True)):
         if size >= 3 * steps - 2:
             margin = torch.arange(size, device=values.device)
@@ -207,9 +195,35 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
             f"map: expected mass around some pixel of every phase,"
             f" got only zeros for {int((counts == 0).sum())} of {bins} phases"
         )
-    sums = values.new_zeros(bins).index_add(0, phase, values[keep] / local_mean[keep])
+    sums = values.new_zeros(bins).index_add(0, phase, values[keep] / around[keep])
     profile = sums / counts
     return (profile / profile.mean()).reshape(periods)
+
+
+def local_mean(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A002
+    """Average a map over the surroundings of each pixel: its envelope, free of patterns of that period.
+
+    Each pixel's value is the mean over all windows of exactly one period that contain it and lie inside the
+    map, as `phase_profile` uses it: a periodic map has the same value everywhere.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, at least one period high and wide.
+        period: the network's total stride in pixels, or (vertical, horizontal).
+
+    Returns:
+        (H, W), float64.
+
+    Raises:
+        TypeError: ``map`` is not numeric; ``period`` is not an integer or two.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere, or smaller than the period;
+            ``period`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> local_mean(torch.tensor([[1.0, 2.0], [2.0, 4.0]]).repeat(2, 2), period=2)[0]
+        tensor([2.2500, 2.2500, 2.2500, 2.2500], dtype=torch.float64)
+    """
+    return _local_mean(*_map_and_periods(map, period))
 
 
 def phase_contrast(profile: Any) -> float:
@@ -239,6 +253,24 @@ def phase_contrast(profile: Any) -> float:
     return values.std(correction=0).item()
 
 
+def _map_and_periods(map: Any, period: Any) -> tuple[Tensor, tuple[int, int]]:  # noqa: A002
+    """Return a map that is not negative, and a period that fits into it, both checked."""
+    values = as_map("map", map).double()
+    periods = (period, period) if not isinstance(period, tuple) else period
+    if len(periods) != 2:
+        raise TypeError(f"period: expected an integer or (vertical, horizontal), got {describe(period)}")
+    for steps in periods:
+        check_positive_int("period", steps)
+    if bool((values < 0).any()):
+        raise ValueError(f"map: expected no negative values, got a minimum of {values.min().item():g}")
+    if values.shape[0] < periods[0] or values.shape[1] < periods[1]:
+        raise ValueError(
+            f"map: expected at least one period of {periods[0]} x {periods[1]} pixels,"
+            f" got {values.shape[0]} x {values.shape[1]}"
+        )
+    return values, periods
+
+
 def _positive_mean(maps: Tensor) -> Tensor:
     """Return the mean of each map, kept as (..., 1, 1), or raise where it cannot be divided by."""
     means = maps.mean(dim=(-2, -1), keepdim=True)
@@ -266,7 +298,7 @@ def _ranked_pixels(map: Any, fraction: float, *, descending: bool) -> Tensor:  #
     return mask.reshape(values.shape)
 
 
-def _local_mean(values: Tensor, periods: tuple[int, ...]) -> Tensor:
+def _local_mean(values: Tensor, periods: tuple[int, int]) -> Tensor:
     """Return, for each pixel, the mean over all one-period windows inside the map that contain it.
 
     Sums over windows, not differences of running sums: those would leave rounding dust where the map is zero.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import operator
@@ -23,6 +22,7 @@ from torchvision.models.resnet import BasicBlock
 
 from erfattr._checkpoint import load_checkpoint
 from erfattr._checks import describe, suggest
+from erfattr._model import weights_hash as weights_hash  # public here, needed above
 from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD
 
 DEMO_WEIGHTS = Path(__file__).parent / "data" / "demo_model.pt"
@@ -139,32 +139,6 @@ def load_model(
         seed=seed if loaded.random else None,
     )
     return model, info
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 over name, dtype, shape and bytes of every parameter and buffer, as 64 hex digits.
-
-    Entries are taken in the order of their names, in row-major layout, so neither the order of construction
-    nor the memory format nor the device matters. It says nothing about the code that uses the weights.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Lower-case hexadecimal digits.
-
-    Example:
-        >>> weights_hash(nn.ReLU()) == hashlib.sha256().hexdigest()
-        True
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(f"{name} {value!r}\n".encode())
-    return digest.hexdigest()
 
 
 class DemoNet(nn.Module):

@@ -290,6 +290,27 @@ def receptive_fields(
     return _receptive_fields(model, dict(model.named_modules()), size, in_channels, probe)[0]
 
 
+def total_stride(fields: Mapping[str, ReceptiveField]) -> tuple[int, int] | None:
+    """Return the stride of the last layer that has positions: the period of the output's sensitivity map.
+
+    Args:
+        fields: What `receptive_fields` returned.
+
+    Returns:
+        (vertical, horizontal) in pixels; ``None`` where no layer has more than one position, or the stride is
+        not a whole number.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3, stride=2), torch.nn.MaxPool2d(2))
+        >>> total_stride(receptive_fields(model, input_size=16))
+        (4, 4)
+    """
+    strides = [field.stride for field in fields.values() if max(field.output_size) > 1]
+    if not strides or any(float(step) != int(step) for step in strides[-1]):
+        return None
+    return int(strides[-1][0]), int(strides[-1][1])
+
+
 def _check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int, int]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")

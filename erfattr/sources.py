@@ -299,12 +299,7 @@ def _output_sum(
     if target is None:
         return output.flatten(1).mean(1).sum() if output.ndim > 1 else output.sum()
     if isinstance(target, str):
-        if output.ndim != 2:
-            raise ValueError(
-                f'target: "{target}" expects an output of shape (N, classes), got {tuple(output.shape)}'
-            )
-        chosen = output.argmax(1) if target == "predicted" else _as_labels(labels, output, first_index)
-        return output.gather(1, chosen[:, None]).sum()
+        return output.gather(1, named_classes(target, output, labels, first_index)[:, None]).sum()
     index = (target,) if isinstance(target, int) else target
     shape = output.shape[1:]
     if len(index) != len(shape) or not all(
@@ -312,6 +307,15 @@ def _output_sum(
     ):
         raise ValueError(f"target: expected an index into outputs of shape {tuple(shape)}, got {target}")
     return output[(slice(None),) + index].sum()  # noqa: RUF005  (an index unpacked needs Python 3.11)
+
+
+def named_classes(target: str, output: Tensor, labels: Tensor | None, first_index: int) -> Tensor:
+    """Return the class of each image that ``target``, ``"predicted"`` or ``"label"``, names."""
+    if output.ndim != 2:
+        raise ValueError(
+            f'target: "{target}" expects an output of shape (N, classes), got {tuple(output.shape)}'
+        )
+    return output.argmax(1) if target == "predicted" else _as_labels(labels, output, first_index)
 
 
 def _as_labels(labels: Tensor | None, output: Tensor, first_index: int) -> Tensor:

@@ -73,13 +73,18 @@ class StateFile:
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep a state."""
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with open(beside, "wb") as file:
-                torch.save({"format": _FORMAT, "identity": self.identity, "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_whole(self.path, {"format": _FORMAT, "identity": self.identity, "state": state})
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write with ``torch.save`` beside the file's place, then rename: the file is whole or not there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
