@@ -108,7 +108,7 @@ class WidenedAvgPool2d(nn.AvgPool2d):
         if self.count_include_pad:
             return super().forward(F.pad(input, sides))
         size = (pair(self.kernel_size), pair(self.stride), pair(self.padding))
-        share = F.avg_pool2d(F.pad(torch.ones_like(input), sides), *size)
+        share = F.avg_pool2d(F.pad(torch.ones_like(input[..., :1, :, :]), sides), *size)
         return F.avg_pool2d(F.pad(input, sides), *size) / share
 
 
