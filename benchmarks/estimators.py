@@ -11,11 +11,13 @@ cost what 16 cost.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from scipy.stats import norm
 
@@ -29,17 +31,37 @@ COUNTS = (25, 50, 100, 200, 400, 800, 1600)
 TRUTH = 0.085  # L1 of the true map over its mean; the noise makes it 2.4 times that at 100 images
 
 
-def pattern(kernels: tuple[int, ...]) -> np.ndarray:
-    """Return how often a chain of all-ones kernels with stride 2 uses each pixel, away from the border."""
-    uses = np.ones(SIZE)
-    for kernel in reversed(kernels):
-        wider = np.zeros(2 * len(uses) + kernel)
-        for offset in range(kernel):
-            wider[offset : offset + 2 * len(uses) : 2] += uses
-        uses = wider
-    start = len(uses) // 64 * 32
-    row = uses[start - SIZE // 64 * 32 :][:SIZE]
-    return np.outer(row, row) / np.outer(row, row).mean()
+# Every truth is an envelope times a pattern: for chains the kernels of their layers, all of stride 2.
+KINDS = {
+    "3-3-3-3-3": "five 3x3",
+    "3": "one 3x3",
+    "1": "every other row and column unused",
+    "3+1-3+1-3+1": "three blocks, 3x3 beside 1x1",
+    "7-3-1-1-1": "lone strong pixels (kernels 7, 3, 1, 1, 1)",
+    "concentrated": "two 3x3 under a bell of 8 pixels, 0 beyond 24",
+    "texture": "random texture",
+    "tiles-14": "tiles of 14 pixels with dark margins",
+    "tiles-11": "tiles of 11 pixels with dark margins",
+    "smooth": "none (a bell)",
+}
+
+
+def pattern(chain: str) -> np.ndarray:
+    """Return how often a chain of all-ones kernels with stride 2 uses each pixel, away from the border.
+
+    Kernels joined by + lie side by side, as in a residual block, and contribute the same.
+    """
+    stages = chain.split("-")
+    uses = torch.ones(1, 1, *[2 * SIZE // 2 ** len(stages) + 32] * 2, dtype=torch.float64)
+    for stage in reversed(stages):
+        branches = []
+        for side in map(int, stage.split("+")):
+            kernel = torch.ones(1, 1, side, side, dtype=torch.float64) / side**2
+            branches.append(F.conv_transpose2d(uses, kernel, stride=2, padding=side // 2, output_padding=1))
+        uses = torch.stack(branches).sum(0)
+    start = (uses.shape[2] - SIZE) // 64 * 32
+    middle = uses[0, 0, start : start + SIZE, start : start + SIZE].numpy()
+    return middle / middle.mean()
 
 
 def index(truth: np.ndarray, order: int = 1) -> float:
@@ -48,15 +70,22 @@ def index(truth: np.ndarray, order: int = 1) -> float:
 
 def truth_map(kind: str, order: int = 1) -> np.ndarray:
     """Return a Gaussian envelope times a pattern, as strong as makes the index TRUTH; mean 1."""
+    axis = np.arange(SIZE) - (SIZE - 1) / 2
+    radius = np.hypot(axis[:, None], axis[None])
+    if kind == "concentrated":  # the envelope alone exceeds TRUTH: the pattern has a fixed strength
+        result = np.exp(-(radius**2) / (2 * 8.0**2)) * (radius < 24) * (0.6 + 0.4 * pattern("3-3"))
+        return result / result.mean()
     if kind == "texture":
-        field = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal((SIZE, SIZE)), 0.6)
-        relief = 0.25 * field
+        relief = 0.25 * ndimage.gaussian_filter(np.random.default_rng(5).standard_normal((SIZE, SIZE)), 0.6)
+    elif kind.startswith("tiles-"):
+        side = int(kind.removeprefix("tiles-"))
+        row = np.minimum(np.arange(SIZE) % side, side - 1 - np.arange(SIZE) % side).clip(max=2) / 2
+        relief = np.outer(row, row) / np.outer(row, row).mean() - 1
     elif kind == "smooth":
         relief = np.zeros((SIZE, SIZE))
     else:
-        relief = pattern(tuple(int(kernel) for kernel in kind.split("-"))) - 1
-    axis = np.arange(SIZE) - (SIZE - 1) / 2
-    envelope = np.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * 60.0**2))
+        relief = pattern(kind) - 1
+    envelope = np.exp(-(radius**2) / (2 * 60.0**2))
 
     def built(strength: float) -> np.ndarray:
         result = envelope * (1 + strength * relief)
@@ -95,7 +124,7 @@ def spread_of(noise: str, truth: np.ndarray, order: int = 1) -> float:
         middle = math.sqrt(low * high)
         drawn = group_means(noise, truth, [100], middle, np.random.default_rng(3))[0]
         value = imbalance_index(drawn, order).item()
-        low, high = (middle, high) if value < 2.4 * TRUTH else (low, middle)
+        low, high = (middle, high) if value < 2.4 * index(truth, order) else (low, middle)
     return low
 
 
@@ -208,40 +237,42 @@ def compare_candidates(repeats: int, kinds: list[str], noises: list[str], order:
 
 
 def check_errors(
-    repeats: int, kinds: list[str], noises: list[str], groups: tuple[int, ...] = (16,), order: int = 1
+    repeats: int,
+    kinds: list[str],
+    noises: list[str],
+    counts: tuple[int, ...] = COUNTS,
+    orders: tuple[int, ...] = (1, 2),
+    groups: int = 16,
 ) -> None:
     """Compare bias and spread of erfattr's estimate with the error it states."""
-    print(
-        f"\nL{order} / truth: kind, noise, groups, images: "
-        "uncorrected, floor, value (spread), error, bias/error"
-    )
-    for kind in kinds:
+    print(f"\n{groups} groups, mean of {repeats}: value (spread) +- stated error, in units of the truth")
+    print("| index | truth | noise | " + " | ".join(map(str, counts)) + " | largest bias / error |")
+    for order, kind, noise in itertools.product(orders, kinds, noises):
         truth = truth_map(kind, order)
-        for noise in noises:
-            # The noise of a map without a pattern is that of the first checkerboard.
-            spread = spread_of(noise, truth if kind != "smooth" else truth_map("3-3-3-3-3", order), order)
-            unit = index(truth, order) if kind != "smooth" else TRUTH
-            for number in groups:
-                for images in COUNTS:
-                    rng = np.random.default_rng(images)
-                    sizes = sizes_of(images, number)
-                    drawn = [
-                        corrected_imbalance(
-                            statistics(group_means(noise, truth, sizes, spread, rng), sizes), order
-                        )
-                        for _ in range(repeats)
-                    ]
-                    value = np.array([one.value for one in drawn]) / unit
-                    error = np.mean([one.standard_error for one in drawn]) / unit
-                    plain = np.mean([one.uncorrected for one in drawn]) / unit
-                    floor = np.mean([one.noise_floor for one in drawn]) / unit
-                    bias = value.mean() - index(truth, order) / unit
-                    print(
-                        f"| {kind} | {noise} | {number} | {images} | {plain:.2f} | {floor:.2f} |"
-                        f" {value.mean():.3f} ({value.std(ddof=1):.3f}) | {error:.3f} |"
-                        f" {bias / error:+.2f} |",
-                        flush=True,
-                    )
+        # Where the envelope decides the index, one image is as noisy as under the first checkerboard.
+        enveloped = kind in ("smooth", "concentrated")
+        reference = truth_map("3-3-3-3-3", order) if enveloped else truth
+        spread = spread_of(noise, reference, order)
+        unit = index(truth if kind != "smooth" else reference, order)
+        expected = index(truth, order) / unit
+        cells, biases = [], []
+        for images in counts:
+            rng = np.random.default_rng(images)
+            sizes = sizes_of(images, groups)
+            drawn = [
+                corrected_imbalance(statistics(group_means(noise, truth, sizes, spread, rng), sizes), order)
+                for _ in range(repeats)
+            ]
+            value = np.array([one.value for one in drawn]) / unit
+            error = np.mean([one.standard_error for one in drawn]) / unit
+            cells.append(f"{value.mean():.3f} ({value.std(ddof=1):.3f}) +- {error:.3f}")
+            biases.append((value.mean() - expected) / error)
+        note = f" ({expected:.3f})" if kind == "smooth" else ""
+        print(
+            f"| L{order} | {KINDS[kind]}{note} | {noise} | " + " | ".join(cells),
+            f"| {max(biases, key=abs):+.2f} |",
+            flush=True,
+        )
 
 
 def check_dead_pixels(repeats: int) -> None:
@@ -314,7 +345,7 @@ def photographs(folder: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sections = ("candidates", "errors", "order", "groups", "limits", "dead", "phases", "all", "photographs")
+    sections = ("candidates", "errors", "groups", "limits", "dead", "phases", "all", "photographs")
     parser.add_argument("--section", choices=sections, default="candidates")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--images", help="folder of photographs")
@@ -330,13 +361,14 @@ def main() -> None:
     if wanted("candidates"):
         compare_candidates(repeats, checkerboards, ["gaussian", "gradients"])
     if wanted("errors"):
-        check_errors(repeats, checkerboards, ["gaussian", "gradients", "heavy"])
-    if wanted("order"):
-        check_errors(repeats, checkerboards, ["gradients"], order=2)
+        kinds = [*checkerboards, "1", "3+1-3+1-3+1", "7-3-1-1-1"]
+        check_errors(repeats, kinds, ["gaussian", "gradients", "heavy"])
     if wanted("groups"):
-        check_errors(repeats, ["3-3-3-3-3"], ["gradients"], groups=(8, 32))
+        for groups in (8, 16, 32):
+            check_errors(repeats, ["3-3-3-3-3"], ["gradients"], (50, 200, 800), (1,), groups)
     if wanted("limits"):
-        check_errors(repeats, ["smooth", "texture", "1", "7-3-1-1-1"], ["gradients"])
+        kinds = ["concentrated", "texture", "tiles-14", "tiles-11", "smooth"]
+        check_errors(repeats, kinds, ["gaussian", "gradients"], (25, 100, 400, 1600))
     if wanted("dead"):
         check_dead_pixels(repeats)
     if wanted("phases"):

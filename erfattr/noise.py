@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -9,19 +10,22 @@ import torch
 from torch import Tensor
 
 from erfattr._checks import check_choice
-from erfattr._jackknife import error_of_root, group_sums, influence, signed_root
-from erfattr.imbalance import imbalance_index
+from erfattr._jackknife import error_of_root, group_sums, influence
+from erfattr.imbalance import _local_mean, imbalance_index
 from erfattr.statistics import MapStatistics
 
-# Mean absolute over root mean square difference, as a power of the kurtosis. The power goes through two known
-# points: differences of one size (kurtosis 1, ratio 1) and Gaussian ones (kurtosis 3, ratio sqrt(2 / pi)).
-_SHAPE_POWER = math.log(math.pi / 2) / (2 * math.log(3))
-# What is taken for the kurtosis of differences while the images do not tell: 3 +- 2.
-_PRIOR_KURTOSIS, _PRIOR_SPREAD = 3.0, 2.0
-# How far the power law may be off, for the standard error (docs/methods/estimators.md).
-_SHAPE_MISFIT = 0.03
-# Differences worked on at a time: bounds the memory, not the result.
-_CHUNK = 1 << 14
+# Periods of a checkerboard that are looked for: strides of networks that halve their maps, patches of 14.
+_PERIODS = (2, 4, 8, 14, 16, 32)
+# Side in pixels of the windows that give the envelope: wide enough to average noise, narrow beside an ERF.
+_ENVELOPE = 8
+# Classes of predicted size in which the prediction is held against the images.
+_CLASSES = 12
+# Pairs of groups that are held out, about: all up to 16 groups, neighbours of more.
+_PAIRS = 128
+# Standard deviation of an index that may lie anywhere between its two bounds, as a share of their distance.
+_SHAPE_SPREAD = 1 / math.sqrt(12)
+# Stands for zero where something that is zero itself is divided by it.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -91,36 +95,41 @@ def corrected_imbalance(stats: MapStatistics, order: int = 1, normalize: str = "
     r"""Estimate what `imbalance_index` would be over infinitely many images.
 
     A difference of neighbouring pixels is measured with noise, :math:`x = d + e`, and :math:`\mathrm E|x|`
-    exceeds :math:`|d|`. Products over *different* groups of images have no such excess, whatever the noise:
-    :math:`V = \langle x_g x_h \rangle` and :math:`Q = \langle x_g x_h x_k x_l \rangle`, averaged over pixels
-    and over all pairs and quadruples of groups, are unbiased for :math:`\langle d^2 \rangle` and
-    :math:`\langle d^4 \rangle`. Then
+    exceeds :math:`|d|`. So it is *predicted*, by the combination nearest to d of x itself, the difference of
+    the smoothed map, and the mean difference at the same phase of periods of 2 to 32 pixels times the local
+    scale s of the map. Two groups of images, g and h, are held out; the prediction m comes from the others.
+    Then, averaged over pairs of groups and in classes of :math:`|m| / s`,
 
     .. math::
 
-        L = \sqrt V \; \kappa^{-a} \, \bigl(c_x \kappa_x^{a}\bigr)^{w^4},
-        \qquad \kappa = Q / V^2, \quad w = V / \langle x^2 \rangle, \quad a = \frac{\ln(\pi / 2)}{2 \ln 3},
+        b = \frac{\langle x_g \operatorname{sign} m \rangle}{\langle |m| \rangle}, \qquad
+        v = \langle (x_g - b m) (x_h - b m) \rangle
 
-    where :math:`\kappa^{-a}` turns a root mean square into a mean absolute value (exact for differences of
-    one size and for Gaussian ones) and the bracket corrects that power law by what it misses on the noisy
-    map (:math:`c_x` its ratio of mean absolute to root mean square, :math:`\kappa_x` its kurtosis), the more
-    the less noise there is. Without noise the result is the index itself. While the images do not determine
-    :math:`\kappa`, it is drawn towards 3, the Gaussian value, and the standard error is widened for it.
+    say, whatever the noise, how large d is along its prediction and how far from it on average. With d taken
+    as normal about b m, of a variance :math:`\sigma^2 = v \, s^2 / \langle s^2 \rangle`,
 
-    The negative root is taken where V is negative, and the estimate never exceeds the uncorrected index,
-    which is too large on average. It says nothing about how much of the imbalance is a checkerboard and how
-    much a steep envelope, and it supposes that the images are independent draws.
-    Where many neighbours are exactly equal and the others far apart (unused rows, lone strong pixels) it is
-    too large, and by more than its standard error, until the noise is small; see the page on the estimators.
+    .. math::
+
+        L = \langle b |m| \rangle + \bigl\langle \mathrm E |N(b m, \sigma^2)| - b |m| \bigr\rangle .
+
+    The first term is unbiased for :math:`\langle d \operatorname{sign} m \rangle`, which the index is never
+    below. The second is what no prediction reaches. While its v (summed over the classes) cannot be told from
+    noise it is drawn towards 0, and where v is negative the term is subtracted: a map without imbalance gives
+    values about 0. Without noise the result is the index itself.
+
+    It says nothing about how much of the imbalance is a checkerboard and how much a steep envelope, and it
+    supposes that the images are independent draws. A pattern of another period is not predicted until the
+    noise is small: its index rests on the normal distribution, and the standard error is widened for that.
 
     Args:
         stats: What ``attribute(..., return_statistics=True)`` returns, of at least three groups that have an
-            image; from five groups on the images may determine the kurtosis.
+            image.
         order: 1 for eq. 4, 2 for eq. 5.
         normalize: ``"mean"`` for R / mean(R), without unit; ``"none"`` for R itself.
 
     Returns:
-        The `Estimate`. Its standard error comes from a jackknife over the groups.
+        The `Estimate`. Its standard error comes from a jackknife over the groups, and from how far the
+        bounds :math:`\langle b |m| \rangle` and :math:`\langle \sqrt{b^2 m^2 + \sigma^2} \rangle` lie apart.
 
     Raises:
         TypeError: ``stats`` is not a `MapStatistics`.
@@ -198,26 +207,29 @@ def _fit(
     check_choice("normalize", normalize, ("none", "mean"))
     sums, sizes = group_sums(name, stats)
     uncorrected = imbalance_index(stats.mean, order, normalize).item()  # refuses small maps and bad means
-    n = sizes.sum()
-    # Fourth powers of gradients would leave the range of floating-point numbers in the end.
+    # Squares of gradients would leave the range of floating-point numbers in the end.
     scale = stats.mean.abs().max().item()
     sums = sums / scale
     moments, floor = _moments(sums, sizes, order)
-    means = torch.cat([sums.sum((0, 1, 2))[None], (sums.sum(0) - sums).sum((1, 2))])
-    means = means / torch.cat([n[None], n - sizes]) / sums[0].numel()
+    means = _with_and_without(sums.mean((1, 2))) / _with_and_without(sizes)
     unit = torch.full_like(means, 1 / scale) if normalize == "none" else means
 
-    whole = moments[0]
-    trust, spread = _trust_in_kurtosis(moments, sizes)
-    squares = torch.stack([_signed_square(one, trust) for one in moments]) / unit**2
+    weight, size, shape, remainder = _prediction(moments)
+    noise = influence(remainder[0], remainder[1:], sizes).square().sum().sqrt()
+    kept = remainder**3 / (remainder**2 + noise**2).clamp_min(_TINY)
+    lower = (weight * size).sum(1)
+    missed = (weight * _excess(size, shape * kept.abs()[:, None])).sum(1)
+    values = (lower + kept.sign() * missed) / unit
+
+    squares = values * values.abs()
     share = influence(squares[0], squares[1:], sizes)
     square, error_of_square = squares[0].item(), share.square().sum().sqrt().item()
-    value = signed_root(square)
     error = error_of_root(square, error_of_square)
-    noise = 1 - _signal_share(whole)
-    unknown = abs(value) * math.hypot(_SHAPE_POWER * spread, _SHAPE_MISFIT * math.sqrt(noise))
+    most = shape[0] * (remainder[0].clamp_min(0) + noise)
+    upper = (weight[0] * (size[0] ** 2 + most).sqrt()).sum()
+    unknown = _SHAPE_SPREAD * ((upper - lower[0]) / unit[0]).item()
     estimate = Estimate(
-        value,
+        values[0].item(),
         math.hypot(error, unknown),
         uncorrected,
         floor / unit[0].item(),
@@ -228,33 +240,74 @@ def _fit(
     return estimate, share * (error / error_of_square if error_of_square else 0.0), unknown
 
 
-def _moments(sums: Tensor, sizes: Tensor, order: int) -> tuple[Tensor, float]:
-    """Return moments of the differences, of all groups and without each one, and the noise floor.
+class _Predictors:
+    """What a difference is predicted from: linear in a map, given the local scale of the mean map.
 
-    The columns are: mean product of two groups and of four (not finite if there are fewer), and of the whole
-    the mean absolute value, square and fourth power.
+    Attributes:
+        scale: Local scale of each difference, (P,).
+    """
+
+    def __init__(self, mean: Tensor, order: int, axis: int) -> None:
+        self._order, self._axis = order, axis
+        scale = _envelope(mean.abs()).unfold(axis, order + 1, 1).mean(-1)
+        self.scale = scale.flatten()
+        rows, columns = torch.arange(scale.shape[0])[:, None], torch.arange(scale.shape[1])
+        self._folds = []
+        for period in _PERIODS:
+            if 2 * period <= min(mean.shape):
+                phase = (rows % period * period + columns % period).flatten()
+                total = self.scale.new_zeros(period**2).index_add(0, phase, self.scale)
+                self._folds.append((phase, total.clamp_min(_TINY)))
+
+    def differences(self, one: Tensor) -> Tensor:
+        return torch.diff(one, n=self._order, dim=self._axis).flatten()
+
+    def __call__(self, one: Tensor, envelope: Tensor) -> Tensor:
+        """Return (K, P): the differences, those of the envelope, and their means at the same phase."""
+        x, smooth = self.differences(one), self.differences(envelope)
+        predictors = [x, smooth]
+        for phase, total in self._folds:
+            means = torch.zeros_like(total).index_add(0, phase, x - smooth) / total
+            predictors.append(self.scale * means[phase])
+        return torch.stack(predictors)
+
+
+def _envelope(one: Tensor) -> Tensor:
+    height, width = one.shape
+    return _local_mean(one, (min(_ENVELOPE, height), min(_ENVELOPE, width)))
+
+
+def _moments(sums: Tensor, sizes: Tensor, order: int) -> tuple[Tensor, float]:
+    """Return moments of prediction and residual, (G + 1, 7, classes), and the noise floor.
+
+    Along the first axis: of all pairs of held-out groups, then of those without each group. The seven are
+    the means of s, s^2, |m|, m^2, r sign(m), r m, r_g r_h, with m the prediction and r the groups' residuals.
     """
     groups = len(sizes)
-    counts = [_with_and_without(sizes**k)[:, None] for k in (1, 2, 3, 4)]
-    pairs, quadruples = _elementary(counts)
-    totals, floor, terms = torch.zeros(groups + 1, 5, dtype=torch.float64), 0.0, 0
+    reach = max(1, _PAIRS // groups)
+    pairs = [
+        (g, h) for g, h in itertools.combinations(range(groups), 2) if min(h - g, groups - h + g) <= reach
+    ]
     # A half against the other half: the map cancels, and the noise is left as strong as in the whole. One
     # split for every way to cut the circle of groups in two.
     circle = torch.arange(groups)
     halves = [(circle - start) % groups < groups // 2 for start in range((groups + 1) // 2)]
     contrasts = torch.stack([_half_against_half(half, sizes) for half in halves])
-    for one in (sums, sums.transpose(1, 2)):
-        for rows in torch.split(one, max(1, _CHUNK // one.shape[2]), dim=1):
-            differences = torch.diff(rows, n=order, dim=2).flatten(1)
-            powers = [_with_and_without(differences**k) for k in (1, 2, 3, 4)]
-            two, four = _elementary(powers)
-            mean = powers[0] / counts[0]
-            square = mean * mean
-            columns = [two / pairs, four / quadruples, mean.abs(), square, square * square]
-            totals += torch.stack([column.sum(1) for column in columns], dim=1)
-            floor += (contrasts @ differences).abs().sum().item() / len(halves)
-            terms += differences.shape[1]
-    return totals / terms, floor / terms
+    envelopes = torch.stack([_envelope(one) for one in sums])
+    moments, floor, terms = sums.new_zeros(len(pairs), 7, _CLASSES), 0.0, 0
+    for axis in (0, 1):
+        predictors = _Predictors(sums.sum(0) / sizes.sum(), order, axis)
+        weights = _regression(predictors, sums, envelopes, sizes)
+        differences = torch.stack([predictors.differences(one) for one in sums])
+        predictions = torch.stack([weights @ predictors(*both) for both in zip(sums, envelopes, strict=True)])
+        moments += _held_out(differences, predictions, predictors.scale, sizes, pairs)
+        floor += (contrasts @ differences).abs().sum().item() / len(halves)
+        terms += differences.shape[1]
+    held = torch.tensor(pairs)
+    counts = sizes[held].prod(1)
+    kept = torch.cat([torch.ones_like(counts)[None], (held[None] != circle[:, None, None]).all(2)]) * counts
+    means = torch.einsum("gp,pkc->gkc", kept / kept.sum(1, keepdim=True), moments)
+    return means / terms, floor / terms
 
 
 def _half_against_half(half: Tensor, sizes: Tensor) -> Tensor:
@@ -264,52 +317,69 @@ def _half_against_half(half: Tensor, sizes: Tensor) -> Tensor:
     return weight * (here * there).sqrt() / sizes.sum()
 
 
+def _regression(predictors: _Predictors, sums: Tensor, envelopes: Tensor, sizes: Tensor) -> Tensor:
+    """Return the combination of predictors nearest to the true differences.
+
+    Their products with the true differences are unbiased over pairs of different groups.
+    """
+    whole = predictors(sums.sum(0), envelopes.sum(0))
+    same = sum(one @ one[0] for one in map(predictors, sums, envelopes))
+    n = sizes.sum()
+    products = (whole @ whole[0] - same) * n**2 / (n**2 - sizes.square().sum())
+    gram = whole @ whole.T
+    size = gram.diagonal().sqrt().clamp_min(_TINY)
+    inverse = torch.linalg.pinv(gram / size / size[:, None], rtol=1e-12, hermitian=True)
+    combination: Tensor = inverse @ (products / size) / size
+    return combination
+
+
+def _held_out(
+    differences: Tensor, predictions: Tensor, scale: Tensor, sizes: Tensor, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return sums over differences, for each pair of groups and class of the others' prediction."""
+    whole, n = predictions.sum(0), sizes.sum()
+    typical = (whole / n).abs().sum() / scale.sum().clamp_min(_TINY)
+    moments = scale.new_zeros(len(pairs), 7, _CLASSES)
+    for number, (g, h) in enumerate(pairs):
+        m = (whole - predictions[g] - predictions[h]) / (n - sizes[g] - sizes[h])
+        size, sign = m.abs(), m.sign()
+        one, other = differences[g] / sizes[g] - m, differences[h] / sizes[h] - m
+        mean = (one + other) / 2
+        rows = torch.stack([scale, scale**2, size, m * m, mean * sign, mean * m, one * other])
+        # Classes of |m| / s, narrow below its mean and wide above.
+        fraction = size / (size + typical * scale).clamp_min(_TINY)
+        moments[number].index_add_(1, (_CLASSES * fraction).long().clamp_max(_CLASSES - 1), rows)
+    return moments
+
+
+def _prediction(moments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return weight, predicted size and share in the remainder's variance of each class, and that remainder.
+
+    Size and variance are relative to the local scale, the variance also to the remainder, (G + 1,).
+    """
+    scale, square, size, size_square, signed, product, residual = moments.unbind(1)
+    slope = (1 + signed / size.clamp_min(_TINY)).clamp_min(0)
+    variance = residual - 2 * (slope - 1) * product + (slope - 1) ** 2 * size_square
+    remainder = variance.sum(1)
+    # Where a class came out negative by chance, the others make up for it.
+    positive = torch.where(remainder[:, None] > 0, variance.clamp_min(0), square)
+    shape = positive / square.clamp_min(_TINY) / positive.sum(1, keepdim=True).clamp_min(_TINY)
+    return scale, slope * size / scale.clamp_min(_TINY), shape, remainder
+
+
+def _excess(size: Tensor, variance: Tensor) -> Tensor:
+    """Return E|N(size, variance)| - size."""
+    spread = variance.sqrt()
+    z = size / spread.clamp_min(_TINY)
+    density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    tail: Tensor = torch.special.ndtr(-z)
+    return 2 * (spread * density - size * tail)
+
+
 def _with_and_without(values: Tensor) -> Tensor:
     """Return the sum over the first axis, and below it the sums without each one."""
     total = values.sum(0, keepdim=True)
     return torch.cat([total, total - values])
-
-
-def _elementary(powers: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the sums of products over pairs and over quadruples of distinct groups, from power sums."""
-    one, two, three, four = powers
-    pairs = (one**2 - two) / 2
-    quadruples = (one**4 - 6 * one**2 * two + 3 * two**2 + 8 * one * three - 6 * four) / 24
-    return pairs, quadruples
-
-
-def _signal_share(moments: Tensor) -> float:
-    """Return the share of the noisy map's mean square difference that is not noise, in [0, 1]."""
-    pairs, _, _, square, _ = moments.tolist()
-    return min(max(pairs / square, 0.0), 1.0) if square > 0 else 1.0
-
-
-def _trust_in_kurtosis(moments: Tensor, sizes: Tensor) -> tuple[float, float]:
-    """Return how far to follow the measured kurtosis, in [0, 1], and what stays unknown of its logarithm."""
-    signal = _signal_share(moments[0])
-    prior_spread = _PRIOR_SPREAD * (1 - signal**2)
-    if signal == 0 or len(sizes) < 5:  # every jackknife replicate needs quadruples
-        return 0.0, prior_spread / _PRIOR_KURTOSIS
-    kurtosis = moments[:, 1] / moments[:, 0] ** 2
-    variance = influence(kurtosis[0], kurtosis[1:], sizes).square().sum().item()
-    trust = prior_spread**2 / (prior_spread**2 + variance) if prior_spread > 0 else 0.0
-    return trust, (1 - trust) * prior_spread / _PRIOR_KURTOSIS
-
-
-def _signed_square(moments: Tensor, trust: float) -> Tensor:
-    """Return the square of the corrected index, negative where the mean square difference is."""
-    pairs, quadruples, absolute, square, fourth = moments.tolist()
-    if pairs <= 0 or square <= 0:
-        return torch.tensor(pairs * _PRIOR_KURTOSIS ** (-2 * _SHAPE_POWER), dtype=torch.float64)
-    signal = _signal_share(moments)
-    noisy_kurtosis = fourth / square**2
-    kurtosis = _PRIOR_KURTOSIS + signal**2 * (noisy_kurtosis - _PRIOR_KURTOSIS)
-    if trust > 0:
-        kurtosis += trust * (quadruples / pairs**2 - kurtosis)
-    missed = absolute / math.sqrt(square) * noisy_kurtosis**_SHAPE_POWER
-    shape = max(kurtosis, 1.0) ** -_SHAPE_POWER * missed ** (signal**4)
-    # Noise only adds, so the uncorrected index is too large on average: no estimate should exceed it.
-    return torch.tensor(min(pairs * shape**2, absolute**2), dtype=torch.float64)
 
 
 def _rounded(value: float, error: float) -> tuple[str, str]:
