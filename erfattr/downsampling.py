@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, Literal, overload
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,65 +28,68 @@ from erfattr.model_changes import (
 _OTHER = "another function than before"
 
 
-def blurred(maps: Tensor, size: int, stride: tuple[int, int]) -> Tensor:
-    """Blur with the binomial filter of ``size`` taps along the axes with a stride above 1, and step.
+def binomial(size: int, stride: tuple[int, int]) -> Tensor:
+    """Return the binomial filter of ``size`` taps along axes with a stride above 1, of one along others."""
+    line = torch.tensor([math.comb(size - 1, tap) / 2 ** (size - 1) for tap in range(size)])
+    rows, columns = (line if step > 1 else torch.ones(1) for step in stride)
+    return torch.outer(rows, columns)
 
-    The filter is a chain of means of two neighbours, so there is no buffer to save, move or convert. Pixels
-    beyond the border repeat it: a reflection, as in the paper, does not exist on a map of one pixel.
+
+def blurred(maps: Tensor, taps: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Blur every channel with ``taps`` and step.
+
+    Pixels beyond the border repeat it: a reflection, as in the paper, does not exist on a map of one pixel.
     """
-    before, after = (size - 1) // 2, size // 2
-    rows, columns = ((before, after) if step > 1 else (0, 0) for step in stride)
+    rows, columns = (((size - 1) // 2, size // 2) for size in taps.shape)
+    channels = maps.shape[-3]
     maps = F.pad(maps, (*columns, *rows), mode="replicate")
-    window = (2 if stride[0] > 1 else 1, 2 if stride[1] > 1 else 1)
-    for _ in range(size - 2):
-        maps = F.avg_pool2d(maps, window, 1)
-    return F.avg_pool2d(maps, window, stride)
+    return F.conv2d(maps, taps.to(maps).expand(channels, 1, -1, -1), stride=stride, groups=channels)
 
 
 class BlurredConv2d(nn.Conv2d):
     """A convolution that steps only after a blur.
 
     Attributes:
-        filter_size: Taps of the binomial filter.
+        taps: The filter, a buffer that is not in the state dict.
         blur_stride: The step of the blur; ``stride`` is the rest.
     """
 
-    filter_size: int
+    taps: Tensor
     blur_stride: tuple[int, int]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Convolve, then blur; the other way round where it is the same and costs less."""
         if self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid"):
-            return super().forward(blurred(input, self.filter_size, self.blur_stride))
-        return blurred(super().forward(input), self.filter_size, self.blur_stride)
+            return super().forward(blurred(input, self.taps, self.blur_stride))
+        return blurred(super().forward(input), self.taps, self.blur_stride)
 
     def extra_repr(self) -> str:
         """Return ``nn.Conv2d``'s line and the blur."""
         line = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{line}, filter_size={self.filter_size}, blur_stride={self.blur_stride}"
+        return f"{line}, taps={tuple(self.taps.shape)}, blur_stride={self.blur_stride}"
 
 
 class BlurredMaxPool2d(nn.MaxPool2d):
     """A maximum that steps only after a blur.
 
     Attributes:
-        filter_size: Taps of the binomial filter.
+        taps: The filter, a buffer that is not in the state dict.
         blur_stride: The step of the blur; ``stride`` is the rest.
         below: Rows of padding at the bottom, and columns at the right, beyond ``padding``.
     """
 
-    filter_size: int
+    taps: Tensor
     blur_stride: tuple[int, int]
     below: tuple[int, int]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Take the maximum of each window, then blur."""
         extended = F.pad(input, (0, self.below[1], 0, self.below[0]), value=-math.inf)
-        return blurred(super().forward(extended), self.filter_size, self.blur_stride)
+        return blurred(super().forward(extended), self.taps, self.blur_stride)
 
     def extra_repr(self) -> str:
         """Return ``nn.MaxPool2d``'s line and the blur."""
-        return f"{super().extra_repr()}, filter_size={self.filter_size}, blur_stride={self.blur_stride}"
+        return f"{super().extra_repr()}, taps={tuple(self.taps.shape)}, blur_stride={self.blur_stride}"
 
 
 class AveragedConv2d(nn.Conv2d):
@@ -199,14 +203,15 @@ def _plan_blur(module: nn.Module, size: int) -> Plan:
 
 def _blur_convolution(module: Any, size: int, blur: tuple[int, int], rest: tuple[int, int]) -> None:
     module.__class__ = BlurredConv2d
-    module.filter_size, module.blur_stride, module.stride = size, blur, rest
+    module.register_buffer("taps", binomial(size, blur).to(module.weight), persistent=False)
+    module.blur_stride, module.stride = blur, rest
 
 
 def _blur_pool(module: Any, size: int, blur: tuple[int, int], rest: tuple[int, int]) -> None:
     module.below = padding_below(module, pair(module.kernel_size))
     module.__class__ = BlurredMaxPool2d
-    module.filter_size, module.blur_stride, module.stride = size, blur, rest
-    module.ceil_mode = False
+    module.register_buffer("taps", binomial(size, blur), persistent=False)
+    module.blur_stride, module.stride, module.ceil_mode = blur, rest, False
 
 
 @overload

@@ -10,10 +10,15 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from erfattr import Execution, average_shortcuts, blur_downsampling, theoretical_receptive_field
-from erfattr.downsampling import blurred
+from erfattr import Execution, average_shortcuts, blur_downsampling, downsampling, theoretical_receptive_field
+from erfattr.downsampling import binomial
 from erfattr.execution import prepared
 from erfattr.models import DemoNet
+
+
+def blurred(maps: Tensor, size: int, stride: tuple[int, int]) -> Tensor:
+    return downsampling.blurred(maps, binomial(size, stride), stride)
+
 
 REMEDIES = (blur_downsampling, average_shortcuts)
 
