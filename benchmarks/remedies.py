@@ -43,14 +43,7 @@ REMEDIES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "BlurPool, 3 taps": blur_downsampling,
     "BlurPool, 4 taps": lambda model: blur_downsampling(model, filter_size=4),
     "ResNet-D shortcuts": average_shortcuts,
-    "padded, pools widened, ResNet-D": lambda model: average_shortcuts(
-        pad_kernels(model, pool="widen", skip=shortcuts(model))
-    ),
 }
-
-
-def shortcuts(model: nn.Module) -> tuple[str, ...]:
-    return average_shortcuts(model, return_changes=True)[1].changed
 
 
 def seconds(model: nn.Module, images: Tensor) -> float:
