@@ -164,7 +164,7 @@ def pad_kernels(
     Only modules are seen: not ``torch.nn.functional`` calls, nor a convolution's weight used elsewhere.
 
     Args:
-        model: Any module; only read. Convolutions other than ``nn.Conv2d`` are left.
+        model: Any module; only read. Only two-dimensional convolutions, not transposed ones, are padded.
         pool: ``"keep"`` leaves pools. ``"widen"`` gives odd ``MaxPool2d`` and ``AvgPool2d`` a row and a
             column more as well, as the paper does: another function, with outputs of the same size.
         any_stride: Treat strides above 2 as well. By default only axes with stride 2.

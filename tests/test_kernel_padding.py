@@ -558,6 +558,13 @@ def test_layer_that_cannot_be_padded_is_refused_by_name(build: Callable[[], nn.M
         pad_kernels(model)
 
 
+def test_layer_whose_forward_was_replaced_is_refused() -> None:
+    layer = nn.Conv2d(2, 2, 3, 2)
+    layer.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="model: '0': a Conv2d, a convolution of its own kind"):
+        pad_kernels(nn.Sequential(layer))
+
+
 def test_layer_that_cannot_be_padded_can_be_skipped() -> None:
     model = nn.Sequential(nn.Conv2d(2, 2, 3, 2), OwnConvolution(2, 2, 3, 2))
     assert pad_kernels(model, skip=["1"])[0].kernel_size == (4, 4)
