@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from captum.attr import Attribution, LayerAttribution, NeuronAttribution
 from torch import Tensor, nn
@@ -104,6 +106,7 @@ def calibrate(
     size = (0, 0)
     with (
         untouched(model),
+        _numpy_state_kept(),
         tqdm(total=count_images(inputs, max_examples), unit="image", disable=not show_progress) as bar,
     ):
         for first_index, images, labels in numbered_batches(
@@ -130,6 +133,16 @@ def calibrate(
     if not bool(statistics.mean.any()):
         raise ValueError("inputs: the attributions are zero on all images")
     return Calibration(statistics, describe_method(method), describe_settings(settings), weights_hash(model))
+
+
+@contextmanager
+def _numpy_state_kept() -> Iterator[None]:
+    """Give back what is drawn from NumPy's random state, as GradientShap does."""
+    state = np.random.get_state()  # noqa: NPY002  (the state that others draw from)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def refuse_other_method(calibration: Calibration, method: Attribution) -> None:

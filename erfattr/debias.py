@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -256,7 +258,8 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
             if isinstance(one, Calibration):
                 refuse_other_settings(one, arguments)
         divisors = self._divisors(images)
-        found = self.attribution_method.attribute(inputs, **arguments)
+        with _flags_kept(images):
+            found = self.attribution_method.attribute(inputs, **arguments)
         delta: tuple[Any, ...] = ()
         if arguments.get("return_convergence_delta") and self.has_convergence_delta():
             found, *rest = found
@@ -322,6 +325,17 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 "not be read from the model; give period="
             )
         return stride
+
+
+@contextmanager
+def _flags_kept(inputs: tuple[Any, ...]) -> Iterator[None]:
+    """Leave ``requires_grad`` of the inputs as it was: after an error Captum does not."""
+    without = [one for one in inputs if isinstance(one, Tensor) and not one.requires_grad]
+    try:
+        yield
+    finally:
+        for one in without:
+            one.requires_grad_(False)
 
 
 def _measured(sensitivity_map: Any) -> Any:

@@ -13,13 +13,16 @@ from captum.attr import Attribution, GradientAttribution, NeuronAttribution
 from torch import Tensor, nn
 
 import erfattr
-from erfattr import ERF, DeadPixelMap
+from erfattr import ERF, DeadPixelMap, DebiasedAttribution
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+# Those that make maps of a model; DebiasedAttribution wraps other attributions, see test_debias.py.
 ATTRIBUTIONS = [
     value
     for name in erfattr.__all__
-    if inspect.isclass(value := getattr(erfattr, name)) and issubclass(value, Attribution)
+    if inspect.isclass(value := getattr(erfattr, name))
+    and issubclass(value, Attribution)
+    and value is not DebiasedAttribution
 ]
 
 

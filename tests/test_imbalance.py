@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
+from erfattr.imbalance import (
+    imbalance_index,
+    local_mean,
+    phase_contrast,
+    phase_profile,
+    strong_pixels,
+    weak_pixels,
+)
 
 
 def ones_convolution_map(kernel: int, padding: int, size: int = 32, crop: int = 4) -> Tensor:
@@ -436,3 +443,29 @@ def test_the_callers_map_is_untouched():
     weak_pixels(sensitivity, 0.1)
     phase_profile(sensitivity, 3)
     assert torch.equal(sensitivity, before)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, (2, 4)])
+def test_local_mean_is_the_mean_over_all_windows_that_hold_the_pixel(period: int | tuple[int, int]) -> None:
+    values = torch.rand(7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    down, across = period if isinstance(period, tuple) else (period, period)
+    found = local_mean(values, period)
+    for y in range(7):
+        for x in range(9):
+            windows = [
+                values[top : top + down, left : left + across].mean().item()
+                for top in range(max(0, y - down + 1), min(y, 7 - down) + 1)
+                for left in range(max(0, x - across + 1), min(x, 9 - across) + 1)
+            ]
+            assert found[y, x].item() == pytest.approx(sum(windows) / len(windows), rel=1e-9)
+
+
+def test_local_mean_refuses_what_the_profile_refuses() -> None:
+    with pytest.raises(ValueError, match="map: expected no negative values"):
+        local_mean(-torch.ones(4, 4), 2)
+    with pytest.raises(ValueError, match="map: expected at least one period"):
+        local_mean(torch.ones(4, 4), 5)
+    with pytest.raises(TypeError, match="period: expected an integer or"):
+        local_mean(torch.ones(4, 4), (2, 2, 2))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="map: expected a map"):
+        local_mean("map", 2)

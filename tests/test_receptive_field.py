@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from erfattr._tracing import Tracing
-from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
+from erfattr.receptive_field import (
+    ReceptiveField,
+    nan_probe,
+    receptive_fields,
+    theoretical_receptive_field,
+    total_stride,
+)
 
 # Table 1 of the paper.
 TABLE_1 = {
@@ -997,3 +1003,18 @@ def test_nothing_stays_active() -> None:
         isinstance(mode, Tracing) for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
     assert float(nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)).isnan().sum()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "expected"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 1, 3, stride=(2, 1)), nn.MaxPool2d(3, stride=2)), 32, (4, 2)),
+        (nn.Sequential(nn.Conv2d(3, 1, 4, stride=4), nn.AdaptiveAvgPool2d(1)), 32, (4, 4)),
+        (nn.AdaptiveAvgPool2d(1), 32, None),  # no positions
+        (nn.Sequential(nn.Conv2d(3, 1, 3, stride=3), nn.Upsample(scale_factor=2)), 9, None),  # 3 / 2
+    ],
+)
+def test_total_stride_is_that_of_the_last_layer_with_positions(
+    model: nn.Module, size: int, expected: tuple[int, int] | None
+) -> None:
+    assert total_stride(receptive_fields(model, size, probe=False)) == expected
