@@ -4,6 +4,7 @@ The mathematics is that of Kim et al., *Dead Pixel Test Using Effective Receptiv
 table numbers in docstrings are those of that paper.
 """
 
+from erfattr.attack import GradientPixelAttack, OnePixelAttack, RandomPixelAttack, StrongPixelAttack
 from erfattr.calibration import Calibration
 from erfattr.calibration_file import load_calibration, save_calibration
 from erfattr.datasets import ImageFiles, ImageLoader, sample_images
@@ -19,6 +20,7 @@ from erfattr.micro_objects import MicroObjectDataset
 from erfattr.model_changes import LayerChange, ModelChanges
 from erfattr.models import demo_model, load_model
 from erfattr.noise import Comparison, Estimate, compare_imbalance, corrected_imbalance
+from erfattr.pixel_trials import PixelAttackReport
 from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
 from erfattr.sensitivity import SensitivityMaps
 from erfattr.significance import PhaseEstimate, estimate_phase_profile
@@ -39,6 +41,7 @@ __all__ = [
     "Execution",
     "FeatureUnit",
     "GaussianFit",
+    "GradientPixelAttack",
     "ImageFiles",
     "ImageLoader",
     "LayerChange",
@@ -47,11 +50,15 @@ __all__ = [
     "MicroObjectDataset",
     "ModelChanges",
     "ModelOutput",
+    "OnePixelAttack",
     "PhaseEstimate",
+    "PixelAttackReport",
+    "RandomPixelAttack",
     "ReceptiveField",
     "SensitivityMaps",
     "SizeScores",
     "StateFile",
+    "StrongPixelAttack",
     "__version__",
     "average_shortcuts",
     "blur_downsampling",

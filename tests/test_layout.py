@@ -58,6 +58,7 @@ ORDER = [
     "state_file",
     "calibration_file",
     "report",
+    "debias_report",
     "recipes",
     "training_data",
     "_fitting",
