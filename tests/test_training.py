@@ -183,7 +183,7 @@ class Killed(Exception):  # noqa: N818
     [
         ("training_step", 0),
         ("on_validation_start", 2),
-        ("on_train_epoch_end", 0),
+        pytest.param("on_train_epoch_end", 0, marks=pytest.mark.slow),
         pytest.param("on_train_epoch_start", 2, marks=pytest.mark.slow),
         pytest.param("training_step", 2, marks=pytest.mark.slow),
         pytest.param("on_train_epoch_end", 2, marks=pytest.mark.slow),
