@@ -113,9 +113,10 @@ def corrected_imbalance(stats: MapStatistics, order: int = 1, normalize: str = "
         L = \langle b |m| \rangle + \bigl\langle \mathrm E |N(b m, \sigma^2)| - b |m| \bigr\rangle .
 
     The first term is unbiased for :math:`\langle d \operatorname{sign} m \rangle`, which the index is never
-    below. The second is what no prediction reaches. While its v (summed over the classes) cannot be told from
-    noise it is drawn towards 0, and where v is negative the term is subtracted: a map without imbalance gives
-    values about 0. Without noise the result is the index itself.
+    below. The second is what no prediction reaches. Its v, summed over the classes, enters as
+    :math:`v^3 / (v^2 + \epsilon^2)`, with its jackknife error :math:`\epsilon`: what cannot be told from
+    noise counts little. Where v is negative the term is subtracted, so a map without imbalance gives values
+    about 0. Without noise the result is the index itself.
 
     It says nothing about how much of the imbalance is a checkerboard and how much a steep envelope, and it
     supposes that the images are independent draws. A pattern of another period is not predicted until the
