@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,10 +13,16 @@ from typing import Any
 
 from torch import nn
 
-from erfattr._command_line import MODEL_HELP, WEIGHTS_HELP, pair, positive, typed_arguments
+from erfattr._command_line import (
+    MODEL_HELP,
+    WEIGHTS_HELP,
+    chosen_images,
+    pair,
+    positive,
+    typed_arguments,
+)
 from erfattr._model import find_layer
 from erfattr._processes import process_group, rank_and_world
-from erfattr.datasets import ImageFiles, ImageLoader, sample_images
 from erfattr.execution import Execution
 from erfattr.models import ModelInfo, load_model
 from erfattr.noise import compare_imbalance
@@ -199,7 +204,7 @@ def _maps(
     if len(set(options.layers)) < len(options.layers):
         raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
     sources = [_source(model, name, options) for name in options.layers]
-    images, described, unreadable = _images(options, info)
+    images, described, unreadable = chosen_images(options, info)
     if rank == 0:
         print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
     fast = not options.plain
@@ -252,34 +257,6 @@ def _source(model: nn.Module, name: str, options: argparse.Namespace) -> Feature
     if name != "last":
         find_layer(model, name)
     return FeatureUnit(None if name == "last" else name, options.unit)
-
-
-def _images(
-    options: argparse.Namespace, info: ModelInfo
-) -> tuple[Any, dict[str, Any], Callable[[], dict[str, str]]]:
-    """Return the batches, what is said of them in the record, and what was unreadable once they were read."""
-    size = options.size or info.size
-    described: dict[str, Any] = {"size": size, "seed": options.seed}
-    if options.images == "embedded":
-        if options.target == "label":
-            raise ValueError('--target: "label" needs a folder of images with a subfolder for each class')
-        images = sample_images(options.count, size, mean=info.mean, std=info.std)
-        described |= {"source": "scikit-image's photographs", "count": len(images), "files": None}
-        return ImageLoader(images, options.batch_size), described, dict
-    files = ImageFiles(
-        options.images, size, options.count, options.seed, mean=info.mean, std=info.std, strict=options.strict
-    )
-    root = Path(options.images)
-    digest = hashlib.sha256()
-    for path in files.paths:
-        digest.update(path.read_bytes())
-    described |= {
-        "source": options.images,
-        "count": len(files),
-        "files": [str(path.relative_to(root)) for path in files.paths],
-        "sha256_of_all_files": digest.hexdigest(),
-    }
-    return ImageLoader(files, options.batch_size), described, lambda: dict(files.unreadable)
 
 
 def _lines(report: MapReport) -> list[str]:

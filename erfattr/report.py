@@ -307,8 +307,8 @@ def write_maps(
         for stem, report in zip(stems, reports, strict=True):
             np.save(stage / f"{stem}.npy", report.statistics.mean.numpy())
             np.save(stage / f"{stem}_standard_error.npy", report.statistics.standard_error.numpy())
-            _save(draw_map(report, heading), stage / f"{stem}.png")
-        _save(draw_maps(reports, heading), stage / "maps.png")
+            save_figure(draw_map(report, heading), stage / f"{stem}.png")
+        save_figure(draw_maps(reports, heading), stage / "maps.png")
         result = {
             "record": plain(record),
             "environment": environment(),
@@ -319,7 +319,8 @@ def write_maps(
     return [Path(folder) / name for name in names]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure at the resolution that draws all pixels of its first map equally large."""
     # A map's pixel must be a whole number of the file's, or scaling draws a grid of its own.
     figure.savefig(path, dpi=pixel_exact_dpi(figure.axes[0]))
 
