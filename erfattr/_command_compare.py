@@ -37,9 +37,10 @@ def add(commands: Any) -> None:
     run.add_argument(
         "--variants",
         nargs="+",
-        default=["original", "padded"],
+        default=None,
         metavar="VARIANT",
-        help="the first is what the others are compared with. "
+        help="the first is what the others are compared with (default: original, and padded, for the "
+        "micro-object task padded_fresh). "
         + "; ".join(f"{name}: {variant.description}" for name, variant in VARIANTS.items()),
     )
     run.add_argument("--seeds", type=positive, default=5, help="number of seeds, 2 or more: 0, 1, ...")
@@ -54,8 +55,11 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     if options.seeds < 2:
         raise ValueError(f"--seeds: expected 2 or more, got {options.seeds}: one pair has no standard error")
+    # Even kernels from the beginning where all weights are drawn anew, padded ones where they are kept.
+    padded = "padded_fresh" if recipe.task == "micro_object" else "padded"
+    variants = options.variants or ["original", padded]
     probe = original_model(options, 2, 0)
-    for name in options.variants:  # a variant that cannot be made shows before the images are read
+    for name in variants:  # a variant that cannot be made shows before the images are read
         make_variant(name, probe)
     images = training_images(options, recipe)
     classes = len(images.prepared(0).classes)
@@ -66,7 +70,7 @@ def _compare(options: argparse.Namespace) -> None:
 
     comparison = compare_training(
         lambda seed: original_model(options, classes, seed),
-        options.variants,
+        variants,
         images,
         range(options.seeds),
         options.output,

@@ -74,15 +74,15 @@ def test_compare_a_network_of_ones_own(
     printed = capsys.readouterr().out
     assert [line.partition(":")[0] for line in printed.splitlines()[:4]] == [
         "seed 0, original",
-        "seed 0, padded",
+        "seed 0, padded_fresh",
         "seed 1, original",
-        "seed 1, padded",
+        "seed 1, padded_fresh",
     ]
-    assert "padded - original" in printed
+    assert "padded_fresh - original" in printed
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert written["seeds"] == [0, 1]
     parameters = {name: variant["parameters"] for name, variant in written["variants"].items()}
-    assert parameters == {"original": 3 * 4 * 9 + 4 + 10, "padded": 3 * 4 * 16 + 4 + 10}
+    assert parameters == {"original": 3 * 4 * 9 + 4 + 10, "padded_fresh": 3 * 4 * 16 + 4 + 10}
     assert (tmp_path / "out" / "curves.png").exists()
 
 
