@@ -6,10 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from erfattr import __version__, _command_compare, _command_debias, _command_map, _command_rf, _command_train
+from erfattr import (
+    __version__,
+    _command_attack,
+    _command_compare,
+    _command_debias,
+    _command_map,
+    _command_rf,
+    _command_train,
+)
 from erfattr._processes import ProcessError
 
-_COMMANDS = (_command_map, _command_rf, _command_train, _command_compare, _command_debias)
+_COMMANDS = (_command_map, _command_rf, _command_train, _command_compare, _command_debias, _command_attack)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -215,8 +215,7 @@ class Trials:
 
     def _finish(self, images: Tensor) -> None:
         self.done[images] = True
-        tried = int(self.done.sum() - self.already.sum())
-        self._bar.set_postfix_str(f"{int(self.success.sum())} of {tried} attacked succeeded", refresh=False)
+        self._bar.set_postfix_str(f"{int(self.success.sum())} succeeded", refresh=False)
         self._bar.update(len(images))
 
     def _answers(

@@ -59,6 +59,7 @@ ORDER = [
     "calibration_file",
     "report",
     "debias_report",
+    "attack_report",
     "recipes",
     "training_data",
     "_fitting",
