@@ -314,20 +314,20 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
     return {"accuracy": right.double().mean().item(), "count": int(right.sum()), "methods": rows}
 
 
-def with_objects(photographs: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def with_objects(photographs: Tensor, seed: int, side: int = OBJECT) -> tuple[Tensor, Tensor, Tensor]:
     """Lay a black or a red square on each photograph; return images, classes and places (top, left)."""
     generator = torch.Generator().manual_seed(seed)
-    places = torch.randint(0, SMALL - OBJECT + 1, (len(photographs), 2), generator=generator)
+    places = torch.randint(0, SMALL - side + 1, (len(photographs), 2), generator=generator)
     classes = torch.randint(0, 2, (len(photographs),), generator=generator)
     colors = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])[classes][:, :, None, None]
-    images = torch.where(object_masks(places)[:, None] > 0, colors, photographs)
+    images = torch.where(object_masks(places, side)[:, None] > 0, colors, photographs)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std, classes, places
 
 
-def object_masks(places: Tensor) -> Tensor:
+def object_masks(places: Tensor, side: int = OBJECT) -> Tensor:
     rows, columns = (torch.arange(SMALL) - places[:, axis : axis + 1] for axis in (0, 1))
-    inside = [(axis >= 0) & (axis < OBJECT) for axis in (rows, columns)]
+    inside = [(axis >= 0) & (axis < side) for axis in (rows, columns)]
     return (inside[0][:, :, None] & inside[1][:, None]).double()
 
 
@@ -339,7 +339,8 @@ def trained(photographs: Tensor, epochs: int) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * batches)
     for epoch in range(epochs):
-        images, classes, _ = with_objects(photographs, seed=100 + epoch)
+        # Large squares first: from the small ones alone nothing is learnt for long.
+        images, classes, _ = with_objects(photographs, seed=100 + epoch, side=max(OBJECT, 18 - 3 * epoch))
         losses = []
         for chosen in torch.randperm(len(images)).split(50):
             loss = nn.functional.cross_entropy(model(images[chosen]), classes[chosen])
@@ -373,7 +374,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="steps of IntegratedGradients, of SmoothGrad")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--templates", type=int, default=2000, help="photographs to train on (planted)")
-    parser.add_argument("--epochs", type=int, default=20, help="of that training")
+    parser.add_argument("--epochs", type=int, default=16, help="of that training")
     parser.add_argument("--json", type=Path, default=None, help="file for all numbers")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
