@@ -159,8 +159,6 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 index: read_relief(_measured(one), mode, period)
                 for index, one in enumerate(self._maps)
                 if one is not None
-                for index, one in enumerate(self._maps)
-                if one is not None
             }
 
     @classmethod
@@ -306,9 +304,9 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
             divisors.append(self._reliefs[index].at((image.shape[2], image.shape[3])))
         return divisors
 
-    def _period_for(self, image: Tensor) -> Period | None:
+    def _period_for(self, image: Tensor) -> Period:
         """Return the period that was given, or else the model's total stride."""
-        if self.period is not None or self.mode == "global":
+        if self.period is not None:
             return self.period
         stride = None
         if isinstance(self.forward_func, nn.Module):
