@@ -103,7 +103,7 @@ class AveragedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Average the pixels of each window that lie in the image, then convolve."""
-        means = F.avg_pool2d(input, self.window, self.window, ceil_mode=True, count_include_pad=False)
+        means = F.avg_pool2d(input, self.window, self.window, ceil_mode=True)
         return super().forward(means)
 
     def extra_repr(self) -> str:

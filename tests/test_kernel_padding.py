@@ -116,6 +116,24 @@ def test_image_as_small_as_the_original_takes_it(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_new_weights_read_zeros_or_the_last_padded_row_and_column(mode: str, dilation: int) -> None:
+    model = pad_kernels(
+        strided(2, 3, 3, stride=2, padding=2, dilation=dilation, padding_mode=mode, bias=False)
+    )
+    nn.init.normal_(model.weight)
+    image = noise(1, 2, 7, 9)
+    extended = nn.functional.pad(image, (2, 2, 2, 2), mode="constant" if mode == "zeros" else mode)
+    for _ in range(dilation):
+        row = extended[:, :, -1:]
+        extended = torch.cat([extended, torch.zeros_like(row) if mode == "zeros" else row], dim=2)
+        column = extended[..., -1:]
+        extended = torch.cat([extended, torch.zeros_like(column) if mode == "zeros" else column], dim=3)
+    expected = nn.functional.conv2d(extended, model.weight, stride=2, dilation=dilation)
+    torch.testing.assert_close(model(image), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_outputs_stay_finite_when_the_new_weights_are_trained(mode: str) -> None:
     model = pad_kernels(strided(2, 2, 3, stride=2, padding=1, padding_mode=mode))
     nn.init.ones_(model.weight)
