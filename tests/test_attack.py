@@ -18,7 +18,7 @@ MAP = torch.arange(20.0).view(4, 5)
 ATTACKS: dict[str, Callable[..., Any]] = {
     "evolution": OnePixelAttack,
     "strong": lambda model, lower_bound, upper_bound, **options: StrongPixelAttack(
-        model, MAP, lower_bound, upper_bound, **options
+        model, MAP, lower_bound, upper_bound, fraction=0.5, **options
     ),
     "random": RandomPixelAttack,
     "gradient": GradientPixelAttack,
