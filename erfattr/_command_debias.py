@@ -22,6 +22,7 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from erfattr._checks import check_fraction
 from erfattr._command_line import MODEL_HELP, WEIGHTS_HELP, chosen_images, positive, typed_arguments
 from erfattr.calibration import Calibration, calibrate
 from erfattr.calibration_file import load_calibration, save_calibration
@@ -124,6 +125,7 @@ def _target(text: str) -> Any:
 
 def _debias(options: argparse.Namespace) -> None:
     started = datetime.now(timezone.utc)
+    check_fraction("--epsilon", options.epsilon)
     warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
     warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU activations")
     model, info = load_model(options.model, options.weights, device=options.device, seed=options.seed)

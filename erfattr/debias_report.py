@@ -57,8 +57,11 @@ def draw_debiased(
         heading: What to write above all.
     """
     with plt.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(21, 3.6 * len(images) + 0.4), dpi=150, layout="constrained")
+        # All panels have one shape, so the places are known; a layout engine takes longer than all the rest.
+        height = 3.6 * len(images) + 0.9
+        figure = Figure(figsize=(21, height), dpi=150)
         axes = figure.subplots(len(images), 5, squeeze=False)
+        figure.subplots_adjust(0.03, 0.5 / height, 0.95, 1 - 0.8 / height, wspace=0.5, hspace=0.25)
         figure.suptitle(heading or "")
         for row, one in zip(axes, images, strict=True):
             _draw_row(row, one)
@@ -69,6 +72,8 @@ def draw_debiased(
                 plot_zoom(ax, sensitivity_map, (middle[0], middle[1]), 2 * (period or 16))
             else:
                 ax.set_axis_off()
+        for ax in axes[:, 1:].flat:
+            ax.set_ylabel("")
     return figure
 
 

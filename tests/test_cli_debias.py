@@ -92,12 +92,23 @@ def test_map_of_another_command(tmp_path: Path, photograph: Path) -> None:
     assert not (out / "calibration.pt").exists()
 
 
+FACTORY = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU6(), nn.Flatten(), nn.Linear(900, 3))
+"""
+
+
 def test_guided_backprop_says_where_it_is_a_plain_gradient(
-    tmp_path: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, photograph: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--model", "mobilenet_v2", "--weights", "none", "--size", 64, "--count", 3)
-    assert run(photograph, *options, "--method", "guided-backprop", "--output", tmp_path / "out") == 0
+    (tmp_path / "with_relu6.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    options = ("--model", "with_relu6:build", "--size", 32, "--count", 3)
+    assert run(photograph, *options, "--method", "guided-backprop", "--output", "out") == 0
     assert "GuidedBackprop passes over ReLU6" in capsys.readouterr().out
+    assert json.loads(Path("out/result.json").read_text())["record"]["period"] == 2
 
 
 @pytest.mark.parametrize(
@@ -107,7 +118,7 @@ def test_guided_backprop_says_where_it_is_a_plain_gradient(
         (["a/cat.png", "b/cat.png"], "IMAGE: expected files of different names, got cat cat"),
         (["--map", "missing.npy"], "--map: there is no file missing.npy"),
         (["--map", "missing.pt"], "cannot be read as a calibration"),
-        (["--epsilon", "0"], "epsilon: expected a number in (0, 1]"),
+        (["--epsilon", "0"], "--epsilon: expected a number in (0, 1]"),
     ],
 )
 def test_bad_input(
