@@ -1,7 +1,7 @@
 r"""Pixel attacks beside their peers, aimed beside not aimed, and eq. 12 beside the network.
 
     python benchmarks/attack.py --data caltech101 --output attack-benchmark             # every part
-    python benchmarks/attack.py --data caltech101 --parts peers --models mobilenet_v2   # one of them
+    python benchmarks/attack.py --data caltech101 --parts peers --models mobilenet_v2/IMAGENET1K_V1
     python benchmarks/attack.py --data caltech101 --parts padding \
         --models continued=continued.pt padded=padded.pt@padded
 
@@ -55,6 +55,7 @@ from erfattr import (
     demo_model,
     weak_pixels,
 )
+from erfattr._checkpoint import load_checkpoint
 from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
 from erfattr.execution import prepared
 from erfattr.models import load_model
@@ -84,14 +85,16 @@ class Normalised(nn.Module):
 
 
 def named_model(text: str) -> tuple[str, nn.Module]:
-    """Load ``demo``, a torchvision name, or ``NAME=CHECKPOINT[@VARIANT]`` of the demo network."""
+    """Load ``demo``, torchvision's ``NAME[/WEIGHTS]`` or, of the demo network, ``NAME=CHECKPOINT[@VARIANT]``."""
     name, _, path = text.partition("=")
     if path:
         path, _, variant = path.partition("@")
         model = make_variant(variant or "original", demo_model())
-        model.load_state_dict(torch.load(path, weights_only=True))
-        return name, Normalised(model).eval()
-    return name, Normalised(load_model(name)[0]).eval()
+        load_checkpoint(model, Path(path))
+    else:
+        name, _, weights = name.partition("/")
+        model = load_model(name, weights or None)[0]
+    return name, Normalised(model).eval()
 
 
 def read(items: Sequence[tuple[Path, int]], size: int) -> tuple[Tensor, Tensor]:
@@ -633,8 +636,8 @@ def main() -> None:
         nargs="+",
         default=None,
         metavar="MODEL",
-        help="for peers, overhead and padding: demo, a torchvision name, or NAME=CHECKPOINT[@VARIANT] of the "
-        "demo network (default: demo)",
+        help="for peers, overhead and padding: demo, a torchvision NAME[/WEIGHTS], or "
+        "NAME=CHECKPOINT[@VARIANT] of the demo network (default: demo)",
     )
     parser.add_argument("--size", type=int, default=64, help="of the images in pixels")
     parser.add_argument("--images", type=int, default=400, help="at most so many, for aim, long, padding")
