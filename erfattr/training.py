@@ -161,17 +161,18 @@ def train(
         module = fitting.Fitting(model, recipe, data, seed, hardware.num_workers)
         checkpoint = folder / fitting.CHECKPOINT
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
-        epoch = len(module.history)
+        epoch, accuracy = len(module.history), module.history[-1]["accuracy"]
         if recipe.task == "classification":
             epoch = module.best["epoch"]
             model.load_state_dict(module.best["weights"])
             trainer.test(module, module.evaluation_loader(data.test), verbose=False)
+            accuracy = module.accuracy
     result = TrainingRun(
         recipe=recipe,
         seed=seed,
         history=tuple(module.history),
         epoch=epoch,
-        test_accuracy=module.accuracy,
+        test_accuracy=accuracy,
         epochs_to_target=_epochs_to_target(fitting.first_above(module.history, recipe.target), recipe),
         model=model.cpu().eval(),
     )

@@ -60,6 +60,11 @@ def small(classes: int = 2, seed: int = 0) -> Small:
     return Small(classes)
 
 
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of 60 images of noise, one darker than the other."""
@@ -216,18 +221,23 @@ def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(
     assert next(line.split(",")[log[0].split(",").index("epoch")] for line in log[1:]) == "2"
 
 
+@pytest.mark.parametrize(
+    ("changes", "epochs"), [({"target": 1, "stop_after": 1}, 2), ({"epochs": 2, "task": "classification"}, 2)]
+)
 def test_a_run_that_was_stopped_after_its_last_epoch_is_not_trained_further(
-    tmp_path: Path, micro: TrainingData, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], epochs: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(MICRO, target=1, stop_after=1)
-    whole = train(small(), recipe, micro, tmp_path / "whole", hardware=CPU)
+    recipe = replace(MICRO, **changes)
+    data = TrainingImages(find_images(folder), recipe).prepared(seed=0)
+    whole = train(small(), recipe, data, tmp_path / "whole", hardware=CPU)
     with monkeypatch.context() as patch:
         patch.setattr("erfattr.training.writing", lambda _: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            train(small(), recipe, micro, tmp_path / "stopped", hardware=CPU)
-    resumed = train(small(), recipe, micro, tmp_path / "stopped", hardware=CPU)
-    assert len(resumed.history) == 2
+            train(small(), recipe, data, tmp_path / "stopped", hardware=CPU)
+    resumed = train(small(), recipe, data, tmp_path / "stopped", hardware=CPU)
+    assert len(resumed.history) == epochs
     assert without_times(resumed) == without_times(whole)
+    assert resumed.test_accuracy == whole.test_accuracy
     assert_equal_weights(resumed.model, whole.model)
 
 
@@ -248,6 +258,7 @@ def test_a_finished_run_is_read(
 
 SCRIPT = """
 import sys
+import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import CPU, MICRO, small
@@ -255,6 +266,7 @@ from dataclasses import replace
 from erfattr.training import train
 from erfattr.training_data import TrainingImages, find_images
 recipe = replace(MICRO, epochs=30)
+torch.set_num_threads(int(sys.argv[4]))
 data = TrainingImages(find_images(sys.argv[2]), recipe).prepared(0)
 train(small(), recipe, data, sys.argv[3], hardware=CPU)
 """
@@ -266,6 +278,7 @@ def test_a_killed_process_is_resumed(tmp_path: Path, folder: Path) -> None:
     data = TrainingImages(find_images(folder), recipe).prepared(0)
     whole = train(small(), recipe, data, tmp_path / "whole", hardware=CPU)
     words = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder), str(tmp_path / "killed")]
+    words.append(str(torch.get_num_threads()))  # another number of threads sums in another order
     process = subprocess.Popen(words)
     while not (tmp_path / "killed" / "last.ckpt").exists():
         assert process.poll() is None
@@ -281,23 +294,14 @@ def test_a_killed_process_is_resumed(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path, folder: Path) -> None:
     # Batch statistics are of a process's own half of the batch, so the network has none.
-    script = (
-        SCRIPT.replace(
-            "small()", "replace_head(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)), 2)"
-        )
-        .replace("CPU)", "Hardware('cpu', devices=2))")
-        .replace(
-            "import sys\n",
-            "import sys\nimport torch\nfrom erfattr.training import Hardware, replace_head\n",
-            1,
-        )
-    )
-    words = ["-c", script, str(Path(__file__).parent), str(folder), str(tmp_path / "two")]
-    subprocess.run([sys.executable, *words], check=True, timeout=300)
+    script = SCRIPT.replace(", small", ", linear").replace("small()", "linear()").replace("CPU)", "two)")
+    script = script.replace("CPU,", "Hardware,").replace("data =", "two = Hardware('cpu', devices=2)\ndata =")
+    (tmp_path / "script.py").write_text(script)  # Lightning starts the file once more for the second process
+    words = [tmp_path / "script.py", Path(__file__).parent, folder, tmp_path / "two", 1]
+    subprocess.run([sys.executable, *map(str, words)], check=True, timeout=300)
     recipe = replace(MICRO, epochs=30)
     data = TrainingImages(find_images(folder), recipe).prepared(0)
-    model = replace_head(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), 2)
-    one = train(model, recipe, data, tmp_path / "one", hardware=CPU)
+    one = train(linear(), recipe, data, tmp_path / "one", hardware=CPU)
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     assert len(two["history"]) == 30
     for mine, its in zip(one.history, two["history"], strict=True):
