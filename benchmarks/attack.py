@@ -8,7 +8,8 @@ r"""Pixel attacks beside their peers, aimed beside not aimed, and eq. 12 beside 
 ``--data`` is Caltech-101 as a folder of class folders or a tar file of them. Images come from the parts of
 the demo network's split that it was not trained on, those that the model classifies right (for a network with
 other classes: all, with its own decision as the label). Every comparison uses the same model, images,
-number of candidates and population on all sides, which run in turn in one process.
+number of candidates and population on all sides, which run in turn in one process. With one thread times are
+seconds of the processor, which other work on the machine disturbs least.
 
 The parts:
 
@@ -85,7 +86,7 @@ class Normalised(nn.Module):
 
 
 def named_model(text: str) -> tuple[str, nn.Module]:
-    """Load ``demo``, torchvision's ``NAME[/WEIGHTS]`` or, of the demo network, ``NAME=CHECKPOINT[@VARIANT]``."""
+    """Load ``demo``, torchvision's ``NAME[/WEIGHTS]``, or the demo network's ``NAME=CHECKPOINT[@VARIANT]``."""
     name, _, path = text.partition("=")
     if path:
         path, _, variant = path.partition("@")
@@ -131,6 +132,10 @@ class Photographs:
 
     def sensitivity(self, model: nn.Module) -> Tensor:
         return DeadPixelMap(model).attribute(self.map_images.split(32))
+
+
+def clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -215,9 +220,9 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
             blocks = list(zip(images.split(options.block), labels.split(options.block), strict=True))
             for some, their in blocks:
                 for side, attack in sides.items():
-                    begun = time.perf_counter()
+                    begun = clock()
                     adversarial = attack(some, their)
-                    seconds[side].append(time.perf_counter() - begun)
+                    seconds[side].append(clock() - begun)
                     outcomes[side].append(logits(model, adversarial).argmax(1) != their)
             success = {side: torch.cat(parts) for side, parts in outcomes.items()}
             for side in sides:
@@ -309,20 +314,20 @@ def overhead(options: argparse.Namespace, photographs: Photographs) -> list[dict
         shares, others = [], []
         for _ in range(options.rounds):
             attack = OnePixelAttack(model, 0.0, 1.0, population_size=40, max_generations=9, seed=options.seed)
-            begun = time.perf_counter()
+            begun = clock()
             _, report = attack.perturb(images, labels, return_report=True)
-            mine = time.perf_counter() - begun
+            mine = clock() - begun
             count = int(report.queries.sum())
             batch = images[torch.arange(64) % len(images)].contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
-                begun = time.perf_counter()
+                begun = clock()
                 for start in range(0, count, 64):
                     quick(batch[: min(64, count - start)])
-                floor = time.perf_counter() - begun
+                floor = clock() - begun
             shares.append(mine / floor - 1)
-            begun = time.perf_counter()
+            begun = clock()
             scipy_success, samples = scipy_attack(model, images, labels, 40, 9)
-            others.append((time.perf_counter() - begun) / samples / (mine / count))
+            others.append((clock() - begun) / samples / (mine / count))
         row = {
             "model": name,
             "images": len(images),
@@ -339,10 +344,10 @@ def overhead(options: argparse.Namespace, photographs: Photographs) -> list[dict
             for size in (8, 16, 32, 64, 128, 256):
                 batch = images[torch.arange(size) % len(images)].contiguous(memory_format=torch.channels_last)
                 quick(batch)
-                begun = time.perf_counter()
+                begun = clock()
                 for _ in range(1024 // size):
                     quick(batch)
-                row["ms_a_sample_by_batch"][size] = 1000 * (time.perf_counter() - begun) / 1024
+                row["ms_a_sample_by_batch"][size] = 1000 * (clock() - begun) / 1024
             if name == "demo":
                 row["share_of_time"] = share_of_early_layers(quick.model, batch[:64])
         rows.append(row)
@@ -364,10 +369,10 @@ def share_of_early_layers(model: nn.Module, batch: Tensor) -> dict[str, float]:
 
     def seconds(call: Callable[[], Any]) -> float:
         call()
-        begun = time.perf_counter()
+        begun = clock()
         for _ in range(20):
             call()
-        return time.perf_counter() - begun
+        return clock() - begun
 
     whole = seconds(lambda: model(batch))
     shares = {}
