@@ -175,7 +175,7 @@ class Fitting(LightningModule):
         counts = torch.tensor(self._counts, dtype=torch.float64, device=self.device)
         right, seen = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         self.accuracy = 100 * right / seen
-        self.log("accuracy", self.accuracy)
+        self.log("accuracy", self.accuracy, sync_dist=True)
 
     def on_test_start(self) -> None:
         """Count from zero."""
