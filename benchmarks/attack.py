@@ -86,7 +86,7 @@ class Normalised(nn.Module):
 
 
 def named_model(text: str) -> tuple[str, nn.Module]:
-    """Load ``demo``, torchvision's ``NAME[/WEIGHTS]``, or the demo network's ``NAME=CHECKPOINT[@VARIANT]``."""
+    """Load ``demo``, a torchvision ``NAME[/WEIGHTS]``, or a demo network's ``NAME=CHECKPOINT[@VARIANT]``."""
     name, _, path = text.partition("=")
     if path:
         path, _, variant = path.partition("@")
