@@ -10,6 +10,7 @@ from captum._utils.common import _format_additional_forward_args
 from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from erfattr._checks import as_numbers, check_positive_int, describe
 from erfattr._model import device_and_dtype, untouched
@@ -134,7 +135,8 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
                 f"pixels: expected at most the {int(allowed.sum())} pixels that may be changed, got {count}"
             )
         refuse_batch_statistics(self.forward_func, self.max_batch_size)
-        with untouched(self.forward_func), torch.no_grad():
+        bar = tqdm(total=len(images), unit="image", disable=not show_progress)
+        with bar, untouched(self.forward_func), torch.no_grad():
             trials = Trials(
                 self.forward_func,
                 images,
@@ -145,7 +147,7 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
                 max_batch_size=self.max_batch_size,
                 check_every=self.check_every,
                 execution=self.execution,
-                show_progress=show_progress,
+                bar=bar,
             )
             space = PixelSpace(images, lower, upper, allowed, weights, count, self.levels, self.seed)
             search = self._search(space, trials)
@@ -154,7 +156,7 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
                 if len(running) == 0:
                     break
                 search.observe(running, trials.play(running, search.propose(running)))
-            trials.close()
+            bar.update(len(trials.running()))  # these have withstood
         adversarial = trials.changed(inputs)
         return (adversarial, trials.report()) if return_report else adversarial
 

@@ -71,7 +71,7 @@ class Trials:
         max_batch_size: Rows of a forward pass.
         check_every: Candidates of one image between two looks at whether it is done.
         execution: How a module is run.
-        show_progress: Show a bar of images done, with the successes so far.
+        bar: Told of images that are done, with the successes so far.
 
     Attributes:
         done: Images that are not tried any more; with the others below (N, ...) on the CPU.
@@ -96,7 +96,7 @@ class Trials:
         max_batch_size: int,
         check_every: int,
         execution: Execution,
-        show_progress: bool,
+        bar: tqdm[Any],
     ) -> None:
         self._forward = self._quick = forward
         layout = torch.contiguous_format
@@ -121,7 +121,7 @@ class Trials:
         self.pixels = torch.full((count, pixels), -1)
         self.colors = torch.full((count, pixels, images.shape[1]), torch.nan, dtype=images.dtype)
         self._best = torch.full((count,), torch.inf, dtype=torch.float64)
-        self._bar = tqdm(total=count, unit="image", disable=not show_progress)
+        self._bar = bar
         everything = torch.arange(count)
         answers = self._answers(self._forward, everything, None, check=True)
         self.already = self._reached(everything, answers)
@@ -132,11 +132,6 @@ class Trials:
     def running(self) -> Tensor:
         """Return the indices of the images that are not done."""
         return (~self.done).nonzero()[:, 0]
-
-    def close(self) -> None:
-        """End the progress bar: the images that are left have failed."""
-        self._bar.update(int((~self.done).sum()))
-        self._bar.close()
 
     def play(self, images: Tensor, candidates: Candidates) -> Tensor:
         """Try the candidates of these images; return how good each was, (images, candidates).

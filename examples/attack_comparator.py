@@ -19,7 +19,7 @@ from erfattr import (
 from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD
 
 model = demo_model()
-images = sample_images(24, size=48)
+images = sample_images(24, size=32)
 with torch.no_grad():
     labels = model(images).argmax(1)
 R = DeadPixelMap(model).attribute(images)
