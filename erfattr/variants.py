@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,7 +14,8 @@ from erfattr.downsampling import average_shortcuts, blur_downsampling
 from erfattr.kernel_padding import pad_kernels
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True)
+class Variant:
     """A change of a network.
 
     Attributes:
