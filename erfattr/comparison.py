@@ -26,7 +26,6 @@ from erfattr.training import Hardware, TrainingRun, train
 from erfattr.training_data import TrainingImages
 from erfattr.variants import make_variant
 
-
 # Differences that differ by less than this share of the values are equal.
 _ROUNDING = 1e-12
 
