@@ -53,7 +53,7 @@ class Mean:
 
     def __str__(self) -> str:
         """Value and standard error."""
-        return f"{self.value:.3g} +- {self.standard_error:.2g}"
+        return f"{_short(self.value, 3)} +- {_short(self.standard_error, 2)}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PairedDifference:
     def __str__(self) -> str:
         """Difference, standard error and p-value."""
         said = "all equal" if self.p_value is None else f"p = {self.p_value:.2g}"
-        return f"{self.difference.value:+.3g} +- {self.difference.standard_error:.2g} ({said})"
+        return f"{'+' * (self.difference.value >= 0)}{self.difference} ({said})"
 
 
 @dataclass(frozen=True)
@@ -296,6 +296,11 @@ def compare_training(
             (stage / "comparison.json").write_text(json.dumps(plain(record), indent=1) + "\n")
             comparison.draw().savefig(stage / "curves.png")
     return comparison
+
+
+def _short(value: float, digits: int) -> str:
+    """Return a number of so many significant digits, never as a power of ten where it is large."""
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _outcomes(variant: VariantRuns) -> list[float]:

@@ -78,6 +78,7 @@ def test_mean_and_standard_error() -> None:
     assert mean.standard_error == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
     assert mean.values == (1, 2, 6)
     assert str(mean) == "3 +- 1.5"
+    assert str(Mean.of([1000, 1400])) == "1200 +- 200"
 
 
 def test_the_paired_difference_is_scipys() -> None:
