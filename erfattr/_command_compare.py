@@ -43,7 +43,8 @@ def add(commands: Any) -> None:
         "micro-object task padded_fresh). "
         + "; ".join(f"{name}: {variant.description}" for name, variant in VARIANTS.items()),
     )
-    run.add_argument("--seeds", type=positive, default=5, help="number of seeds, 2 or more: 0, 1, ...")
+    run.add_argument("--seeds", type=positive, default=5, help="number of seeds, 2 or more")
+    run.add_argument("--first-seed", type=int, default=0, help="the others are those that follow")
     run.add_argument(
         "--map-images", type=positive, default=256, help="test images that the maps are computed over"
     )
@@ -72,7 +73,7 @@ def _compare(options: argparse.Namespace) -> None:
         lambda seed: original_model(options, classes, seed),
         variants,
         images,
-        range(options.seeds),
+        range(options.first_seed, options.first_seed + options.seeds),
         options.output,
         n_map_images=options.map_images,
         hardware=hardware(options),

@@ -158,6 +158,18 @@ RECIPES: dict[str, Recipe] = {
             stop_after=0,
             map_size=96,
         ),
+        Recipe(
+            name="micro_object_shades_cpu",
+            task="micro_object",
+            epochs=50,
+            size=32,
+            stored_size=32,
+            object_size=4,
+            # They differ in how much they change a pixel, which eq. 12 says a grid confuses with the place.
+            colors=((128, 0, 0), RED),
+            stop_after=0,
+            map_size=96,
+        ),
     )
 }
 

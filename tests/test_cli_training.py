@@ -69,18 +69,30 @@ def test_compare_a_network_of_ones_own(
     )
     monkeypatch.chdir(tmp_path)
     words = ("compare", "--model", "tiny_network:build", "--recipe", "micro_object_cpu", *SMALL)
-    words = (*words, "--data", folder, "--seeds", 2, "--map-images", 9, "--accelerator", "cpu")
+    words = (
+        *words,
+        "--data",
+        folder,
+        "--seeds",
+        2,
+        "--first-seed",
+        5,
+        "--map-images",
+        9,
+        "--accelerator",
+        "cpu",
+    )
     assert run(*words, "--no-progress", "--output", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert [line.partition(":")[0] for line in printed.splitlines()[:4]] == [
-        "seed 0, original",
-        "seed 0, padded_fresh",
-        "seed 1, original",
-        "seed 1, padded_fresh",
+        "seed 5, original",
+        "seed 5, padded_fresh",
+        "seed 6, original",
+        "seed 6, padded_fresh",
     ]
     assert "padded_fresh - original" in printed
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert written["seeds"] == [0, 1]
+    assert written["seeds"] == [5, 6]
     parameters = {name: variant["parameters"] for name, variant in written["variants"].items()}
     assert parameters == {"original": 3 * 4 * 9 + 4 + 10, "padded_fresh": 3 * 4 * 16 + 4 + 10}
     assert (tmp_path / "out" / "curves.png").exists()
