@@ -250,7 +250,7 @@ class _Predictors:
 
     def __init__(self, mean: Tensor, order: int, axis: int) -> None:
         self._order, self._axis = order, axis
-        scale = _envelope(mean.abs()).unfold(axis, order + 1, 1).mean(-1)
+        scale = _envelope(mean).abs().unfold(axis, order + 1, 1).mean(-1)
         self.scale = scale.flatten()
         rows, columns = torch.arange(scale.shape[0])[:, None], torch.arange(scale.shape[1])
         self._folds = []

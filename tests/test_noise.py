@@ -166,7 +166,7 @@ def written_out_moments(means: Tensor, sizes: list[int], order: int) -> dict[tup
     mean = sum(m * k for m, k in zip(means, sizes, strict=True)) / n
     result = {pair: torch.zeros(7, 12, dtype=torch.float64) for pair in pairs}
     for axis in (0, 1):
-        around = smoothed(mean.abs())
+        around = smoothed(mean).abs()
         length = mean.shape[axis] - order
         scale = sum(around.narrow(axis, start, length) for start in range(order + 1)) / (order + 1)
         predictors = [torch.stack(written_out_predictors(m, scale, order, axis)) for m in means]
