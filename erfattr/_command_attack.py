@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
         help="which pixels are tried: all, or the strongest of the dead-pixel map",
     )
     run.add_argument(
-        "--fraction", type=float, default=0.5, help="share of the pixels that --aim strong tries"
+        "--fraction", type=float, default=0.25, help="share of the pixels that --aim strong tries"
     )
     run.add_argument(
         "--map",

@@ -152,7 +152,7 @@ class StrongPixelAttack(OnePixelAttack):
         lower_bound: Bound,
         upper_bound: Bound,
         *,
-        fraction: float = 0.5,
+        fraction: float = 0.25,
         sampling: Literal["uniform", "proportional"] = "uniform",
         mask: Any = None,
         **options: Any,
