@@ -1,7 +1,7 @@
 """Which estimator takes the noise out of an imbalance index? A known truth, known noise, and every candidate.
 
-    python benchmarks/estimators.py                              # candidates, under two minutes
-    python benchmarks/estimators.py --section all --repeats 10   # every synthetic number of the docs page
+    python benchmarks/estimators.py                              # candidates, a few minutes
+    python benchmarks/estimators.py --section all --repeats 8    # every synthetic number of the docs page
     python benchmarks/estimators.py --section photographs --images caltech101   # pretrained MobileNetV2
 
 Maps are drawn group by group: the mean of n independent gamma variables is a gamma variable, so 1,600 images
