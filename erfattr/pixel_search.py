@@ -77,7 +77,7 @@ class PixelSpace:
         self._shares = chosen.double().cumsum(0) / chosen.double().sum()
 
     def random(self, images: Tensor, *shape: int) -> Tensor:
-        """Return (len(images), *shape) numbers in [0, 1), each image's from its own generator."""
+        """Return random numbers of [0, 1), ``shape`` of them for each image, from its own generator."""
         return torch.stack(
             [
                 torch.rand(shape, generator=self.generators[image], dtype=torch.float64)
