@@ -502,7 +502,8 @@ def aim(options: argparse.Namespace, photographs: Photographs) -> list[dict[str,
     _, model = named_model("demo")
     images, labels = photographs.right([model], options.images)
     named = arms(model, photographs.sensitivity(model), *BUDGETS[400], options.seed)
-    return curves(options, named, images, labels, 400, "aim.png")
+    wanted = ["all pixels", *(options.arms or named)]
+    return curves(options, {name: named[name] for name in wanted}, images, labels, 400, "aim.png")
 
 
 def long(options: argparse.Namespace, photographs: Photographs) -> list[dict[str, Any]]:
@@ -648,6 +649,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, help="at most so many, for aim, long, padding")
     parser.add_argument("--peer-images", type=int, default=128, help="at most so many, for peers")
     parser.add_argument("--block", type=int, default=32, help="images of a call, for peers and overhead")
+    parser.add_argument(
+        "--arms", nargs="+", default=None, metavar="ARM", help="for aim: only these, beside all pixels"
+    )
     parser.add_argument("--budget", type=int, default=2000, help="largest number of candidates, for peers")
     parser.add_argument("--rounds", type=int, default=3, help="for overhead")
     parser.add_argument("--seed", type=int, default=0)
