@@ -27,8 +27,7 @@ class OnePixelAttack(PixelAttack):
     replaces candidate i if it is no worse. Population, generations and the rule are those of Su et al. The
     first colours are not: they draw them from a normal distribution; here the first half of the population
     begins with the corner colour (every channel at one of its bounds) that is farthest from the pixel's
-    present one, the largest amplitude of eq. 12, which succeeds after fewer queries, and the second half with
-    random corner colours.
+    present one, the largest amplitude of eq. 12, and the second half with random corner colours.
 
     All images of a call are evolved together, in full batches; each stops at its first success. The result
     for an image depends on ``seed`` and the image, not on the other images. Success says nothing about what a
