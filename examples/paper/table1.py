@@ -49,7 +49,7 @@ def line(row: Row) -> list[str]:
     """A row beside the paper's; only rows with the paper's weights are held against its fits."""
     name = row["model"]
     paper = TABLE_1.get(name, {})
-    trained = paper if row["weights"] == "IMAGENET1K_V1" else {}
+    trained = paper if row["weights"].endswith("Weights.IMAGENET1K_V1") else {}
     cells = [
         beside(row.get(key), trained.get(key), digits)
         for key, digits in (("sigma_x", 1), ("sigma_y", 1), ("r_squared", 3))
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif given.scale == "paper":
         sys.exit("--data: scale paper needs the folder CUB_200_2011, see erfattr.cub.cub_test_images")
     else:
-        loader, source = ImageLoader(sample_images(), batch_size=8), "the 64 embedded images"
+        loader, source = ImageLoader(sample_images(), batch_size=8), "the embedded images"
     count = given.count if given.count is not None or given.scale == "paper" else 64
     settings = {"weights": given.weights, "images": source, "count": count, "size": 224}
     makers = {}
