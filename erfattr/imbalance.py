@@ -178,7 +178,7 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
                 [0.8889, 1.7778]], dtype=torch.float64)
     """
     values, periods = _map_and_periods(map, period)
-    around = _local_mean(values, periods)
+    around = window_mean(values, periods)
     keep = around > 0
     for axis, (size, steps) in enumerate(zip(values.shape, periods, strict=True)):
         if size >= 3 * steps - 2:
@@ -223,7 +223,7 @@ def local_mean(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A002
         >>> local_mean(torch.tensor([[1.0, 2.0], [2.0, 4.0]]).repeat(2, 2), period=2)[0]
         tensor([2.2500, 2.2500, 2.2500, 2.2500], dtype=torch.float64)
     """
-    return _local_mean(*_map_and_periods(map, period))
+    return window_mean(*_map_and_periods(map, period))
 
 
 def phase_contrast(profile: Any) -> float:
@@ -298,7 +298,7 @@ def _ranked_pixels(map: Any, fraction: float, *, descending: bool) -> Tensor:  #
     return mask.reshape(values.shape)
 
 
-def _local_mean(values: Tensor, periods: tuple[int, int]) -> Tensor:
+def window_mean(values: Tensor, periods: tuple[int, int]) -> Tensor:
     """Return, for each pixel, the mean over all one-period windows inside the map that contain it.
 
     Sums over windows, not differences of running sums: those would leave rounding dust where the map is zero.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erfattr._checks import check_choice
 from erfattr._jackknife import error_of_root, group_sums, influence
-from erfattr.imbalance import _local_mean, imbalance_index
+from erfattr.imbalance import imbalance_index, window_mean
 from erfattr.statistics import MapStatistics
 
 # Periods of a checkerboard that are looked for: strides of networks that halve their maps, patches of 14.
@@ -275,7 +275,7 @@ class _Predictors:
 
 def _envelope(one: Tensor) -> Tensor:
     height, width = one.shape
-    return _local_mean(one, (min(_ENVELOPE, height), min(_ENVELOPE, width)))
+    return window_mean(one, (min(_ENVELOPE, height), min(_ENVELOPE, width)))
 
 
 def _moments(sums: Tensor, sizes: Tensor, order: int) -> tuple[Tensor, float]:
