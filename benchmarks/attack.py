@@ -20,7 +20,7 @@ The parts:
   evolution, one image after the other; of a forward pass by batch size; and what reusing early activations
   could save.
 - ``aim``: success by queries for strong, weak and all pixels and for other orders of the candidates.
-- ``long``: the same up to 2,000 candidates for strong, weak and all.
+- ``long``: the same up to 2,000 candidates for strong, weak and all, and for a ranked first population.
 - ``padding``: the gap between strong and weak pixels of several networks over the same images.
 - ``eq12``: change of the logit that eq. 12 and the image's own gradient predict, beside the measured one.
 """
@@ -430,7 +430,18 @@ def arms(model: nn.Module, R: Tensor, population: int, generations: int, seed: i
     named["random"] = RandomPixelAttack(model, 0.0, 1.0, **direct)
     named["ranked by amplitude"] = Ranked(model, lambda amplitude: amplitude, **direct)
     named["ranked by R"] = Ranked(model, lambda amplitude: R.expand_as(amplitude), **direct)
-    named["ranked by amplitude x R"] = Ranked(model, lambda amplitude: amplitude * R, **direct)
+    listed = {"fraction": 1.0, "sampling": "ranked"}
+    named["ranked by amplitude x R"] = StrongPixelAttack(
+        model,
+        R,
+        0.0,
+        1.0,
+        **listed,
+        population_size=population * (1 + generations),
+        max_generations=0,
+        **options,
+    )
+    named["so ranked first, then evolution"] = StrongPixelAttack(model, R, 0.0, 1.0, **listed, **evolution)
     named["gradient (white box)"] = GradientPixelAttack(model, 0.0, 1.0, **direct)
     return named
 
@@ -477,7 +488,7 @@ def curves(
 
 def draw(firsts: dict[str, Tensor], total: int, budget: int, file: Path) -> None:
     """Success by candidates, with 95 % bands of Wilson."""
-    shown = [name for name in firsts if "ranked" not in name and name != "strongest 0.1"]
+    shown = [name for name in firsts if not name.startswith("ranked by") and name != "strongest 0.1"]
     figure = Figure(figsize=(7, 4.6), dpi=150, layout="constrained")
     ax = figure.subplots()
     steps = np.unique(np.geomspace(5, budget, 60).round())
@@ -510,7 +521,8 @@ def long(options: argparse.Namespace, photographs: Photographs) -> list[dict[str
     _, model = named_model("demo")
     images, labels = photographs.right([model], options.images)
     named = arms(model, photographs.sensitivity(model), *BUDGETS[2000], options.seed)
-    chosen = {name: named[name] for name in ("all pixels", "strongest 0.25", "weakest 0.25")}
+    names = ("all pixels", "strongest 0.25", "so ranked first, then evolution", "weakest 0.25")
+    chosen = {name: named[name] for name in names}
     return curves(options, chosen, images, labels, 2000, "long.png")
 
 

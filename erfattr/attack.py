@@ -114,9 +114,15 @@ class StrongPixelAttack(OnePixelAttack):
 
     By eq. 12 a change of a pixel moves the output by amplitude times R, so a strong pixel moves it farther.
     Candidates are restricted to the strongest ``fraction`` of the pixels. A position between these is moved
-    to the nearest of them, so neighbours in the search stay neighbours in the image. With
-    ``sampling="proportional"`` the first population is drawn among them in proportion to the map; its
-    children go where their parents' differences lead.
+    to the nearest of them, so neighbours in the search stay neighbours in the image.
+
+    ``sampling`` says what the first population is; its children go where their parents' differences lead:
+
+    - ``"uniform"``: drawn among these pixels with equal chance;
+    - ``"proportional"``: drawn in proportion to the map;
+    - ``"ranked"``: not drawn, but the pixels of the largest amplitude x R, the most that eq. 12 lets each
+      pixel do, in this order and with the corner colour farthest from the present one. With
+      ``max_generations=0`` that is a plain list of ``population_size`` candidates and no search.
 
     Where aiming helps and where it does not is measured in the documentation.
 
@@ -126,7 +132,7 @@ class StrongPixelAttack(OnePixelAttack):
         lower_bound: As in `OnePixelAttack`.
         upper_bound: As in `OnePixelAttack`.
         fraction: Share of the allowed pixels to keep, in (0, 1]: the strongest.
-        sampling: How the first population is drawn among them: ``"uniform"`` or ``"proportional"``.
+        sampling: ``"uniform"``, ``"proportional"`` or ``"ranked"``: the first population, see above.
         mask: Pixels that may be changed, bool (H, W), of which the strongest are kept; by default all.
         **options: As in `OnePixelAttack`.
 
@@ -152,14 +158,14 @@ class StrongPixelAttack(OnePixelAttack):
         upper_bound: Bound,
         *,
         fraction: float = 0.25,
-        sampling: Literal["uniform", "proportional"] = "uniform",
+        sampling: Literal["uniform", "proportional", "ranked"] = "uniform",
         mask: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(forward_func, lower_bound, upper_bound, mask=mask, **options)
         self.sensitivity_map = as_map("sensitivity_map", sensitivity_map).detach().cpu().double()
         check_fraction("fraction", fraction)
-        check_choice("sampling", sampling, ("uniform", "proportional"))
+        check_choice("sampling", sampling, ("uniform", "proportional", "ranked"))
         self.fraction = fraction
         self.sampling = sampling
         size = tuple(self.sensitivity_map.shape)
@@ -181,6 +187,10 @@ class StrongPixelAttack(OnePixelAttack):
                 f"sensitivity_map: expected the images' {size}, got {tuple(self.sensitivity_map.shape)}"
             )
         return self._kept, self.sensitivity_map if self.sampling == "proportional" else None
+
+    def _search(self, space: PixelSpace, _trials: Trials, /) -> PixelSearch:
+        ranked = self.sensitivity_map if self.sampling == "ranked" else None
+        return DifferentialEvolution(space, self.population_size, self.max_generations, ranked)
 
 
 class RandomPixelAttack(PixelAttack):

@@ -97,6 +97,28 @@ class PixelSpace:
         ranks = torch.searchsorted(self._shares, (strata + drawn[:, 1]) / total, right=True)
         return ranks.clamp(max=len(self.allowed) - 1).view(len(images), count, self.pixels)
 
+    def ranked(self, images: Tensor, sensitivity: Tensor, count: int) -> Tensor:
+        """Return pixels for ``count`` candidates in the order of eq. 12's effect, the largest first.
+
+        The effect is the pixel's sensitivity times the largest amplitude that its present colour allows,
+        summed over channels. When all pixels have had their turn they come again.
+
+        Args:
+            images: Indices of the images.
+            sensitivity: (H, W).
+            count: How many candidates.
+
+        Returns:
+            (len(images), count, k) ranks among the allowed pixels.
+        """
+        present = self.present[images][:, self.allowed]
+        span = (self.upper - self.lower).to(present.dtype)
+        amplitude = (torch.maximum(present, 1 - present) * span).sum(-1).double()
+        effect = amplitude * sensitivity.cpu().double().flatten()[self.allowed]
+        order = effect.sort(dim=1, descending=True, stable=True).indices
+        turns = -(-count * self.pixels // order.shape[1])
+        return order.repeat(1, turns)[:, : count * self.pixels].view(len(images), count, self.pixels)
+
     def nearest_rank(self, places: Tensor) -> Tensor:
         """Return the rank of the allowed pixel nearest to each place (..., 2), as fractions of H and W."""
         size = torch.tensor([self.height, self.width])
@@ -159,15 +181,26 @@ class DifferentialEvolution:
     the largest amplitude; the second half has random corner colours. A child is :math:`x_a + F (x_b - x_c)`
     of three other members of the population and replaces the member of its own index if it is no worse. A
     place outside the image is reflected, a colour outside the bounds clipped.
+
+    Args:
+        space: The pixels and colours.
+        population_size: Candidates of each generation.
+        generations: How many follow the first population.
+        sensitivity: (H, W): the first population is that of `PixelSpace.ranked`, each pixel with the
+            farthest corner colour; ``None``: it is drawn.
     """
 
     def __init__(
-        self, space: PixelSpace, population_size: int, generations: int, weight: float = 0.5
+        self,
+        space: PixelSpace,
+        population_size: int,
+        generations: int,
+        sensitivity: Tensor | None = None,
     ) -> None:
         self.space = space
         self.size = population_size
         self.generations = 1 + generations
-        self.weight = weight
+        self._sensitivity = sensitivity
         self._members: Tensor | None = None  # (N, population, k, 2 + C), all on the scale 0 to 1
         self._children: Tensor = torch.empty(0)
         self._values = torch.full((space.n_images, population_size), torch.inf, dtype=torch.float64)
@@ -175,7 +208,10 @@ class DifferentialEvolution:
     def propose(self, images: Tensor) -> Candidates:
         """Return the first population, later on the children."""
         if self._members is None:
-            ranks = self.space.draw_ranks(images, self.size)
+            if self._sensitivity is None:
+                ranks = self.space.draw_ranks(images, self.size)
+            else:
+                ranks = self.space.ranked(images, self._sensitivity, self.size)
             self._children = self._first(images, ranks)
             shape = (self.space.n_images, *self._children.shape[1:])
             self._members = torch.zeros(shape, dtype=torch.float64)
@@ -201,9 +237,10 @@ class DifferentialEvolution:
         size = torch.tensor([self.space.height, self.space.width])
         places = (torch.stack([pixels // self.space.width, pixels % self.space.width], -1) + 0.5) / size
         shades = self.space.farthest(images, ranks)
-        # Of one colour only, the children of an even image would never leave it.
-        half = self.size // 2
-        shades[:, half:] = self.space.random(images, self.size - half, *shades.shape[2:]).round()
+        if self._sensitivity is None:
+            # Of one colour only, the children of an even image would never leave it.
+            half = self.size // 2
+            shades[:, half:] = self.space.random(images, self.size - half, *shades.shape[2:]).round()
         return torch.cat([places, shades], -1)
 
 

@@ -183,6 +183,68 @@ def test_proportional_sampling_draws_the_first_population_by_the_map() -> None:
     assert abs(int(changed[3, 4]) - 30) <= 1
 
 
+def test_ranked_sampling_lists_pixels_by_amplitude_times_sensitivity() -> None:
+    """Of eq. 12, in float64 written out: the largest |epsilon| R first, each with its farthest corner."""
+    seen: list[Tensor] = []
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return brightness(0 * x)
+
+    images = torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lower, upper = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 3.0, 2.0])
+    attack = StrongPixelAttack(
+        spy,
+        MAP + 1,
+        lower,
+        upper,
+        fraction=1.0,
+        sampling="ranked",
+        population_size=20,
+        max_generations=0,
+        check_every=20,
+        max_batch_size=20,
+    )
+    attack.perturb(images, 0)
+    for index, image in enumerate(images):
+        effects = []
+        for y in range(4):
+            for x in range(5):
+                reach = [
+                    max(float(image[c, y, x] - lower[c]), float(upper[c] - image[c, y, x])) for c in range(3)
+                ]
+                effects.append((-sum(reach) * float(MAP[y, x] + 1), (y, x)))
+        expected = [pixel for _, pixel in sorted(effects)]
+        rows = seen[1 + index]
+        tried = [tuple((row != image).any(0).nonzero()[0].tolist()) for row in rows]
+        assert tried == expected
+        changed = torch.stack([row[:, y, x] for row, (y, x) in zip(rows, tried, strict=True)])
+        ends = torch.stack([lower, upper]).double()
+        assert all(value in ends[:, c] for color in changed for c, value in enumerate(color))
+        before = torch.stack([image[:, y, x] for y, x in tried])
+        middle = ends.mean(0)
+        assert torch.equal(changed > middle, before < middle)
+
+
+def test_ranked_search_goes_on_from_its_list(resnet: nn.Module, images: Tensor) -> None:
+    images = images[:, :, :32, :32].clamp(-2, 2)
+    target = resnet.eval()(images).argmax(1)
+    common = {"fraction": 0.5, "population_size": 12, "check_every": 12}
+    listed = StrongPixelAttack(
+        resnet, torch.rand(32, 32), -2.0, 2.0, sampling="ranked", max_generations=0, **common
+    )
+    longer = StrongPixelAttack(
+        resnet, listed.sensitivity_map, -2.0, 2.0, sampling="ranked", max_generations=3, **common
+    )
+    first, second = (attack.perturb(images, target, return_report=True)[1] for attack in (listed, longer))
+    kept = ~(first.success | first.already_adversarial)
+    assert bool(kept.any())
+    # What the list found stays; the search tries its 3 generations more on the others and is no worse.
+    assert torch.equal(second.queries[~kept], first.queries[~kept])
+    assert bool((second.probability_after <= first.probability_after + 1e-12).all())
+    assert bool((second.queries[kept] > first.queries[kept]).all())
+
+
 # What it must not depend on
 
 
@@ -348,7 +410,12 @@ def test_bad_number_of_candidates() -> None:
         (MAP, {"fraction": 0.02}, ValueError, "fraction: expected at least one of 20 pixels, got 0.02"),
         (MAP, {"fraction": 0.0}, ValueError, "fraction: expected a number in"),
         (MAP, {"fraction": "half"}, TypeError, "fraction: expected a number in"),
-        (MAP, {"sampling": "sorted"}, ValueError, "sampling: expected one of 'uniform', 'proportional'"),
+        (
+            MAP,
+            {"sampling": "sorted"},
+            ValueError,
+            "sampling: expected one of 'uniform', 'proportional', 'ranked'",
+        ),
         (
             MAP,
             {"mask": torch.ones(5, 4).bool()},

@@ -56,6 +56,18 @@ def test_draws_are_in_proportion_to_weights() -> None:
     assert set(pixels.flatten().tolist()) == {7, 19, 25}
 
 
+def test_ranked_pixels_come_again_when_all_had_their_turn() -> None:
+    images = torch.zeros(1, 1, 6, 5, dtype=torch.float64)
+    sensitivity = torch.arange(30.0).view(6, 5)
+    allowed = sensitivity >= 26
+    ranks = space(images, allowed=allowed, pixels=3).ranked(torch.tensor([0]), sensitivity, 2)
+    assert ranks.tolist() == [[[3, 2, 1], [0, 3, 2]]]
+    # An amplitude of a half instead of a whole puts pixel 29 behind all but itself.
+    images[0, 0, 5, 4] = 0.5
+    ranks = space(images, allowed=allowed).ranked(torch.tensor([0]), sensitivity, 4)
+    assert ranks.flatten().tolist() == [2, 1, 0, 3]
+
+
 def test_place_is_moved_to_the_nearest_allowed_pixel() -> None:
     allowed = torch.zeros(6, 5, dtype=torch.bool)
     allowed[0, 0] = allowed[2, 4] = allowed[5, 1] = True

@@ -61,6 +61,17 @@ ATTACKS: dict[str, Any] = {
         max_generations=3,
         **options,
     ),
+    "ranked": lambda spy, **options: StrongPixelAttack(
+        spy,
+        MAP,
+        LOWER,
+        UPPER,
+        sampling="ranked",
+        mask=MASK,
+        population_size=10,
+        max_generations=3,
+        **options,
+    ),
     "random": lambda spy, **options: RandomPixelAttack(
         spy, LOWER, UPPER, mask=MASK, max_candidates=40, **options
     ),
