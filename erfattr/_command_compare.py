@@ -27,9 +27,9 @@ def add(commands: Any) -> None:
         "compare",
         help="train a network and its padded self, and compare them (extra: train)",
         description="Train variants of a network with the same seeds, and compare what came of them seed by "
-        "seed: mean, standard error, paired difference with the p-value of a t-test; and the imbalance, "
-        "phase contrast and alignment of each before and after training. Started again it goes on where it "
-        "was. "
+        "seed: mean, standard error, paired difference with the p-values of a t-test and of Wilcoxon's "
+        "signed-rank test; and the imbalance, phase contrast and alignment of each before and after "
+        "training. Started again it goes on where it was. "
         f"{recipes_in_words()}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -86,11 +86,14 @@ def test_the_paired_difference_is_scipys() -> None:
     difference = PairedDifference.of([3, 8, 6], [7, 9, 12])
     assert difference.difference.values == (-4, -1, -6)
     assert difference.p_value == pytest.approx(stats.ttest_1samp([-4, -1, -6], 0).pvalue)
-    assert str(difference) == f"-3.67 +- 1.5 (p = {difference.p_value:.2g})"
+    # All three fall: the most extreme of 2 ** 3 equally likely patterns of signs, either way.
+    assert difference.rank_p_value == 2 / 2**3
+    assert str(difference) == f"-3.67 +- 1.5 (p = {difference.p_value:.2g}, by ranks 0.25)"
 
 
 def test_without_spread_there_is_no_test() -> None:
     assert PairedDifference.of([3, 4], [1, 2]).p_value is None
+    assert PairedDifference.of([3, 4], [1, 2]).rank_p_value is None
     assert PairedDifference.of([0.1 + 0.2, 1.3], [0.3, 1.3]).p_value is None
     assert str(PairedDifference.of([3, 4], [1, 2])) == "+2 +- 0 (all equal)"
 
