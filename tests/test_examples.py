@@ -13,7 +13,7 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
 # What an example needs beyond the package itself.
-NEEDS = {"use_with_quantus.py": "quantus"}
+NEEDS = {"pad_kernels_and_train.py": "lightning", "use_with_quantus.py": "quantus"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

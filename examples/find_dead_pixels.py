@@ -1,0 +1,80 @@
+# %% [markdown]
+# Which pixels does a network hardly use? The dead-pixel map is the mean over images of how strongly each
+# pixel moves the output. One would expect it to be smooth. It shows the network's strides.
+
+# %%
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from erfattr import (
+    DeadPixelMap,
+    ImageLoader,
+    corrected_imbalance,
+    demo_model,
+    estimate_phase_profile,
+    phase_profile,
+    sample_images,
+    strong_pixels,
+)
+from erfattr.plotting import plot_map, plot_phase_profile, plot_zoom
+from erfattr.significance import dead_pixels
+
+# %% [markdown]
+# One pixel is known well from many images only. So the 64 embedded crops of eight photographs are cut into
+# 1,024 pieces of 112 pixels. Piece k is of photograph k modulo 8, so with eight groups each group is one
+# photograph, and the standard errors below are those between photographs. Take independent images if you can.
+
+# %%
+model = demo_model()
+pieces = sample_images(64, size=448).unfold(2, 112, 112).unfold(3, 112, 112)
+images = pieces.permute(2, 3, 0, 1, 4, 5).reshape(-1, 3, 112, 112)
+D, statistics = DeadPixelMap(model).attribute(ImageLoader(images, 16), return_statistics=True, groups=8)
+
+# %% [markdown]
+# How unequal are neighbours? The index of a map as it is holds the noise of the map too. The corrected one
+# is without it, and has a standard error. The phase profile folds the map by pixel index modulo 32, the
+# network's total stride: what repeats with the stride is the network's.
+
+# %%
+imbalance = corrected_imbalance(statistics)
+phase = estimate_phase_profile(statistics, period=32)
+print(f"imbalance: {imbalance}")
+print(f"phase contrast {phase.corrected_contrast:.3f} +- {phase.contrast_standard_error:.3f}")
+
+# %% [markdown]
+# Two masks. `strong_pixels` is a rank: exactly a tenth of the pixels. `dead_pixels` is a test: it marks what
+# is below 80 % of the period around it, and at most 5 % of the marks are there by chance. Many lie at the
+# lower and right border, which fewer kernels reach.
+
+# %%
+strong = strong_pixels(D, fraction=0.1)
+dead = dead_pixels(statistics, ratio=0.8, neighborhood=33)
+print(f"{100 * dead.double().mean():.1f} % of the pixels are below 80 % of their neighbourhood")
+
+# %% [markdown]
+# If the pattern belongs to the network, four photographs must show what four others show. If it belonged to
+# the images, the correlation would be about zero.
+
+# %%
+halves = [phase_profile(part.mean(0), period=32) for part in statistics.group_means.split(4)]
+agreement = np.corrcoef(*(half.flatten() for half in halves))[0, 1]
+
+# %%
+figure, axes = plt.subplots(2, 2, figsize=(10, 8.5), layout="constrained")
+plot_zoom(axes[0, 0], D, center=(56, 56), size=64, title="dead-pixel map, the middle 64 x 64 pixels")
+plot_phase_profile(axes[0, 1], phase.profile)
+plot_map(axes[1, 0], 1 + strong.double() - dead.double(), relative=False, limits=(0, 2), colorbar=False)
+axes[1, 0].set_title("bright: strongest 10 %, black: dead beyond the noise")
+axes[1, 1].plot(*(half.flatten() for half in halves), ".", markersize=4)
+axes[1, 1].set(xlabel="phase profile, photographs 1 to 4", ylabel="photographs 5 to 8")
+axes[1, 1].set_title(f"each point a phase, correlation {agreement:.2f}")
+plt.show()
+
+# %% [markdown]
+# More than half of the variance over phases is common to both.
+
+# %%
+assert imbalance.value > 5 * imbalance.standard_error, imbalance
+assert agreement**2 > 0.5, agreement
