@@ -1,0 +1,79 @@
+"""Write docs/reproduction.md: its template, filled in from the result files of examples/paper.
+
+    python scripts/write_reproduction.py           # write the page anew
+    python scripts/write_reproduction.py --check   # only say whether it is up to date
+
+Every measured number of the page stands in ``docs/results/*.json``, as the scripts wrote it; every number of
+the paper in ``examples/paper/paper.py``. The template adds words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+TEMPLATE = "reproduction.md.jinja"
+PAGE = ROOT / "docs" / "reproduction.md"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number with so many digits after the point, a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return it with its sign."""
+    return "-" if value is None else f"{value:+.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """Return two significant digits."""
+    return "-" if value is None else f"{value:.2g}"
+
+
+def results() -> dict[str, Any]:
+    """Return the content of every result file by its name."""
+    files = sorted(RESULTS.glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def page() -> str:
+    """Return the page as the results and the template make it."""
+    sys.path.insert(0, str(ROOT / "examples" / "paper"))
+    import paper
+
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "docs" / "_templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"number": number, "signed": signed, "p_value": p_value}
+    return environment.get_template(TEMPLATE).render(**results(), paper=paper)
+
+
+def main() -> None:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is old")
+    options = parser.parse_args()
+    made = page()
+    if not options.check:
+        PAGE.write_text(made, encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != made:
+        sys.exit(f"{PAGE.relative_to(ROOT)} is not what the results make of its template: run {sys.argv[0]}")
+
+
+if __name__ == "__main__":
+    main()
