@@ -1,0 +1,313 @@
+# %% [markdown]
+# The claims of sections 3 and 5, each with its data and a verdict.
+#
+# A claim *holds* where an effect in its direction is significant (p below 0.05), *does not hold* where one in
+# the other direction is, and is *not decided* in between. It *cannot be tested here* where what it needs is
+# not there. Claims about tables read the results of their scripts; two claims are measured here.
+
+# %%
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from paper import TABLE_1, TABLE_2, Row, options, print_table, write_result
+from runs import trained_network
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from erfattr import DeadPixelMap, demo_model, sample_images
+from erfattr.comparison import PairedDifference
+from erfattr.recipes import find_recipe
+from erfattr.training_data import TrainingImages, find_images
+
+SIGNIFICANT = 0.05
+HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not decided", "cannot be tested here"
+# Convolutions of the networks of one kind, by which depth is counted.
+DEPTH = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
+
+
+def verdict(effect: float, p: float | None, claimed: int) -> str:
+    """Judge an effect whose claimed sign is +1 or -1; no p: all values were equal, and the sign decides."""
+    if p is not None and p >= SIGNIFICANT:
+        return OPEN
+    return HOLDS if effect * claimed > 0 else FAILS
+
+
+def missing(path: Path, command: str) -> Row:
+    """Say what a claim would need."""
+    return {"verdict": UNTESTED, "evidence": f"{path.name} is not there; {command} makes it"}
+
+
+def read(given: argparse.Namespace, name: str) -> list[Row] | Row:
+    """Return the rows that a script wrote, or a row that says they are missing."""
+    path = given.results / name / f"{name}.json"
+    if not path.is_file():
+        return missing(path, f"{name}.py")
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+# %% [markdown]
+# Section 3. Nine networks are few: only a rank correlation beyond 0.7 would be significant.
+
+
+# %%
+def size_does_not_describe_accuracy(_: argparse.Namespace) -> Row:
+    """The rank correlation of size and accuracy over the paper's own tables."""
+    found = {}
+    for table, rows, accuracy in (("1", TABLE_1, "acc1"), ("2", TABLE_2, "test_accuracy")):
+        accuracies = [row[accuracy] for row in rows.values()]
+        for size, keys in (("theoretical", ("trf",)), ("effective", ("sigma_x", "sigma_y"))):
+            sizes = [sum(row[key] for key in keys) for row in rows.values()]
+            test = spearmanr(sizes, accuracies)
+            found[f"Table {table}, {size}"] = {"correlation": test.statistic, "p": test.pvalue}
+    related = [name for name, one in found.items() if one["p"] < SIGNIFICANT and one["correlation"] > 0]
+    said = "; ".join(f"{name} {one['correlation']:+.2f} (p = {one['p']:.2g})" for name, one in found.items())
+    return {
+        "verdict": FAILS if related else HOLDS,
+        "evidence": f"Spearman's correlation over the paper's own nine networks: {said}",
+        "numbers": found,
+    }
+
+
+def size_saturates_with_depth(given: argparse.Namespace) -> Row:
+    """Growth of sigma from ResNet-50 to ResNet-152, beside that of the square root of depth."""
+    rows = read(given, "table1")
+    if isinstance(rows, dict):
+        return rows
+    growth = (DEPTH["resnet152"] / DEPTH["resnet50"]) ** 0.5
+    paper = {name: (TABLE_1[name]["sigma_x"] + TABLE_1[name]["sigma_y"]) / 2 for name in DEPTH}
+    kinds: dict[str, dict[str, float]] = {"the paper's Table 1": paper}
+    for row in rows:
+        if row["model"] in DEPTH and "sigma_x" in row:
+            kind = "trained" if "Weights." in row["weights"] else "random weights, measured here"
+            kinds.setdefault(kind, {})[row["model"]] = (row["sigma_x"] + row["sigma_y"]) / 2
+    ratios = {
+        kind: sizes["resnet152"] / sizes["resnet50"]
+        for kind, sizes in kinds.items()
+        if len(sizes) == len(DEPTH)
+    }
+    said = "; ".join(f"{kind}: {ratio:.2f}" for kind, ratio in ratios.items())
+    # Saturated: nearer to no growth at all than to that of the square root.
+    trained = ratios.get("trained")
+    if trained is None:
+        judged = UNTESTED
+        said += "; trained weights were not available"
+    else:
+        judged = HOLDS if trained < growth**0.5 else FAILS
+    evidence = f"sigma of ResNet-152 over that of ResNet-50 (square root of depth: {growth:.2f}): {said}"
+    return {"verdict": judged, "evidence": evidence, "numbers": {"sizes": kinds, "ratios": ratios}}
+
+
+# %% [markdown]
+# Sections 4 and 5.
+
+
+# %%
+def padding_lowers_imbalance(given: argparse.Namespace) -> Row:
+    """Every L1 and L2 of figure 4, its difference beside its standard error."""
+    rows = read(given, "figure4")
+    if isinstance(rows, dict):
+        return rows
+    scores = [row[f"l{n}_difference"] / row[f"l{n}_difference_error"] for row in rows for n in (1, 2)]
+    beyond = sum(score < -2 for score in scores)
+    judged = HOLDS if beyond == len(scores) else FAILS if max(scores) > 2 else OPEN
+    kinds = sorted({row["weights"].split(",")[0] for row in rows})
+    said = f"{beyond} of {len(scores)} indices of {len(rows)} networks fell by more than two standard errors"
+    return {"verdict": judged, "evidence": f"{said} ({', '.join(kinds)})", "numbers": {"scores": scores}}
+
+
+def judged_by_pairs(given: argparse.Namespace, table: str, claimed: int, unit: str) -> Row:
+    """Take the paired differences of a table; networks must agree."""
+    rows = read(given, table)
+    if isinstance(rows, dict):
+        return rows
+    rows = [row for row in rows if "variant" in row]
+    verdicts = [verdict(row["difference"], row["p"], claimed) for row in rows]
+    said = "; ".join(
+        f"{row['model']}, {row['variant']}: {row['difference']:+.2f} +- {row['difference_error']:.2f} {unit}"
+        f", {row['runs']} runs" + ("" if row["p"] is None else f", p = {row['p']:.2g}")
+        for row in rows
+    )
+    judged = next(iter(set(verdicts))) if len(set(verdicts)) == 1 else OPEN
+    numbers = [{key: row[key] for key in ("model", "variant", "runs", "difference", "p")} for row in rows]
+    return {"verdict": judged, "evidence": said, "numbers": numbers}
+
+
+def padding_costs_accuracy(given: argparse.Namespace) -> Row:
+    """The paired differences of table 3."""
+    return judged_by_pairs(given, "table3", -1, "points")
+
+
+def padding_speeds_up_small_perturbations(given: argparse.Namespace) -> Row:
+    """The paired differences of table 4."""
+    return judged_by_pairs(given, "table4", -1, "epochs")
+
+
+@torch.inference_mode()
+def changed_by_a_step(network: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Return how many predictions (%) a step of one pixel changes, and the mean change of probability."""
+    here, there = (
+        torch.cat([network(batch) for batch in part.split(64)]).softmax(1)
+        for part in (images[..., :-1, :-1], images[..., 1:, 1:])
+    )
+    top = here.argmax(1)
+    index = torch.arange(len(top))
+    changed = 100 * float((top != there.argmax(1)).double().mean())
+    return changed, float((here - there)[index, top].abs().double().mean())
+
+
+def padding_steadies_translation(given: argparse.Namespace) -> Row:
+    """Predictions for an image and for the image moved by one pixel, of table 3's networks."""
+    folder = given.runs / given.model
+    seeds = sorted(int(path.name[5:]) for path in (folder / "padded").glob("seed-*") if path.is_dir())
+    if len(seeds) < 2 or given.data is None:
+        return missing(folder, f"table3.py --models {given.model} --runs {given.runs.name}, and --data,")
+    recipe = find_recipe("caltech101_finetune" if given.scale == "paper" else "caltech101_finetune_cpu")
+    source = find_images(given.data)
+    # One pixel larger, so that the moved image has real content at its border.
+    test = TrainingImages(source, replace(recipe, size=recipe.size + 1)).prepared(0).test
+    images = torch.stack([test[index][0] for index in range(len(test))])
+    found: dict[str, list[tuple[float, float]]] = {}
+    for variant in ("original", "padded"):
+        for seed in seeds:
+            network = trained_network(given.runs, given.model, variant, seed, len(source.classes))
+            found.setdefault(variant, []).append(changed_by_a_step(network, images))
+    flips, moves = (
+        PairedDifference.of(*([one[part] for one in found[name]] for name in ("padded", "original")))
+        for part in (0, 1)
+    )
+    before = sum(one[0] for one in found["original"]) / len(seeds)
+    evidence = (
+        f"{given.model}, {len(seeds)} runs, {len(images)} images moved by (1, 1): {before:.2f} % of the "
+        f"predictions change before padding; difference {flips} points; of the top probability {moves}"
+    )
+    judged = verdict(moves.difference.value, moves.p_value, -1)
+    return {"verdict": judged, "evidence": evidence, "numbers": found}
+
+
+def perturbation_follows_sensitivity(given: argparse.Namespace) -> Row:
+    """Size of the change of the mean output by a step of single pixels, beside R of other photographs."""
+    model = demo_model().eval()
+    images = sample_images(64, size=64)
+    # Photograph k modulo 8: four make the map, the other four are changed.
+    mine = torch.arange(64) % 8 < 4
+    R = DeadPixelMap(model).attribute(images[mine])  # noqa: N806
+    others = images[~mine]
+    pixels = torch.randperm(R.numel(), generator=torch.Generator().manual_seed(0))[: given.pixels]
+    effects = []
+    with torch.inference_mode():
+        before = model(others).mean(1)
+        for pixel in pixels.tolist():
+            y, x = divmod(pixel, R.shape[1])
+            changed = others.clone()
+            changed[:, :, y, x] += given.step
+            effects.append((model(changed).mean(1) - before).clamp(min=0).mean())
+    effect, sensitivity = torch.stack(effects), R.flatten()[pixels]
+    test = spearmanr(sensitivity, effect)
+    evidence = (
+        f"demo network, mean output, {len(pixels)} pixels of 64 x 64 changed by {given.step:g} standard "
+        f"deviations in photographs that did not make R: Spearman's correlation {test.statistic:+.2f} "
+        f"(p = {test.pvalue:.2g})"
+    )
+    judged = verdict(test.statistic, test.pvalue, 1)
+    numbers = {"sensitivity": sensitivity.tolist(), "effect": effect.tolist(), "correlation": test.statistic}
+    return {"verdict": judged, "evidence": evidence, "numbers": numbers}
+
+
+CLAIMS: Mapping[str, tuple[str, Callable[[argparse.Namespace], Row]]] = {
+    "size": ("The size of the receptive field does not describe accuracy", size_does_not_describe_accuracy),
+    "depth": ("The size of the effective receptive field saturates with depth", size_saturates_with_depth),
+    "imbalance": ("Kernel padding lowers the imbalance", padding_lowers_imbalance),
+    "accuracy": ("Kernel padding costs accuracy on general classification", padding_costs_accuracy),
+    "speed": ("Kernel padding speeds up tasks of small perturbations", padding_speeds_up_small_perturbations),
+    "translation": (
+        "After padding, predictions change less by a step of a pixel",
+        padding_steadies_translation,
+    ),
+    "perturbation": (
+        "The effect of a changed pixel follows its sensitivity R",
+        perturbation_follows_sensitivity,
+    ),
+}
+
+
+# %% [markdown]
+# One panel for each claim that was tested.
+
+
+# %%
+def draw(ax: Axes, name: str, row: Row) -> None:
+    """Draw the numbers that a verdict rests on."""
+    numbers = row.get("numbers")
+    if numbers is None:
+        ax.text(0.5, 0.5, "no data", ha="center", va="center")
+        ax.set_axis_off()
+    elif name == "size":
+        ax.barh(list(numbers), [one["correlation"] for one in numbers.values()])
+        ax.set_xlabel("rank correlation with accuracy")
+    elif name == "depth":
+        for kind, sizes in numbers["sizes"].items():
+            ax.plot([DEPTH[model] for model in sizes], list(sizes.values()), marker="o", label=kind)
+        ax.set(xlabel="layers", ylabel="sigma (pixels)", ylim=(0, None))
+        ax.legend(fontsize=7)
+    elif name == "imbalance":
+        ax.plot(numbers["scores"], "o")
+        ax.axhline(-2, color="0.5", linestyle="--")
+        ax.set(xlabel="index of a network", ylabel="difference / its standard error")
+    elif name in ("accuracy", "speed"):
+        labels = [f"{one['model']}\n{one['variant']}" for one in numbers]
+        ax.bar(labels, [one["difference"] for one in numbers])
+        ax.axhline(0, color="k", linewidth=0.8)
+        ax.set_ylabel("difference, padded - original")
+    elif name == "translation":
+        for place, pairs in enumerate(numbers.values()):
+            ax.plot([place] * len(pairs), [one[0] for one in pairs], "o")
+        ax.set_xticks(range(len(numbers)), list(numbers))
+        ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="predictions changed by a pixel (%)")
+    else:
+        ax.plot(numbers["sensitivity"], numbers["effect"], ".")
+        ax.set(xlabel="R", ylabel="mean rise of the output")
+    ax.set_title(f"{name}: {row['verdict']}", fontsize=10)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Judge every claim, print the verdicts, write CSV, JSON and figure."""
+    parser = options(__doc__ or "The claims of the paper.", "claims", data="Caltech-101, for translation")
+    parser.add_argument("--claims", nargs="+", choices=tuple(CLAIMS), default=tuple(CLAIMS), metavar="NAME")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("paper-results"),
+        help="of the other scripts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("paper-results", "fine-tuned"), help="default: %(default)s"
+    )
+    parser.add_argument("--model", default="demo", help="of table 3, for translation (default: %(default)s)")
+    parser.add_argument("--pixels", type=int, default=512, help="changed singly (default: %(default)s)")
+    parser.add_argument("--step", type=float, default=0.5, help="of that change (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    for name in given.claims:
+        statement, judge = CLAIMS[name]
+        rows.append({"claim": name, "statement": statement} | judge(given))
+        print(f"{statement}: {rows[-1]['verdict'].upper()}\n    {rows[-1]['evidence']}", flush=True)
+    print_table([["claim", "verdict"], *([row["claim"], row["verdict"]] for row in rows)])
+    figure = Figure(figsize=(4.2 * min(len(rows), 4), 3.6 * -(-len(rows) // 4)), layout="constrained")
+    for place, row in enumerate(rows):
+        ax = figure.add_subplot(-(-len(rows) // 4), min(len(rows), 4), place + 1)
+        draw(ax, row["claim"], row)
+    settings = {"claims": list(given.claims), "model": given.model, "significant": SIGNIFICANT}
+    write_result(given.output, "claims", settings, rows, figure)
+
+
+if __name__ == "__main__":
+    main()
