@@ -1,7 +1,8 @@
 """Write docs/reproduction.md: its template, filled in from the result files of examples/paper.
 
-    python scripts/write_reproduction.py           # write the page anew
-    python scripts/write_reproduction.py --check   # only say whether it is up to date
+    python scripts/write_reproduction.py                            # write the page anew
+    python scripts/write_reproduction.py --collect paper-results    # take new results in first
+    python scripts/write_reproduction.py --check                    # only say whether it is up to date
 
 Every measured number of the page stands in ``docs/results/*.json``, as the scripts wrote it; every number of
 the paper in ``examples/paper/paper.py``. The template adds words.
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 TEMPLATE = "reproduction.md.jinja"
 PAGE = ROOT / "docs" / "reproduction.md"
+IMAGES = ROOT / "docs" / "images"
+# Results whose figures the page shows.
+SHOWN = ("claims", "figure1", "figure4", "figure5")
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -42,6 +47,20 @@ def results() -> dict[str, Any]:
     """Return the content of every result file by its name."""
     files = sorted(RESULTS.glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def collect(folder: Path) -> None:
+    """Copy ``NAME/*.json`` to ``docs/results/NAME.json``, and the figures that the page shows."""
+    for path in sorted(folder.glob("*/*.json")):
+        if path.name != "rows.json":  # what a stopped script goes on from
+            result = json.loads(path.read_text(encoding="utf-8"))
+            text = json.dumps(result, indent=1) + "\n"
+            (RESULTS / f"{path.parent.name}.json").write_text(text, encoding="utf-8")
+    for name in SHOWN:
+        figure = folder / name / f"{name}.png"
+        if figure.is_file():
+            small = Image.open(figure).convert("RGB").quantize(128)
+            small.save(IMAGES / f"reproduction_{name}.png", optimize=True)
 
 
 def page() -> str:
@@ -67,7 +86,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is old")
+    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="of the scripts' results")
     options = parser.parse_args()
+    if options.collect is not None:
+        collect(options.collect)
     made = page()
     if not options.check:
         PAGE.write_text(made, encoding="utf-8")
