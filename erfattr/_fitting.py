@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -289,6 +290,23 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Make Ctrl-C a KeyboardInterrupt, as it is everywhere else.
+
+    Lightning ends the process with status 1 instead, and leaves SIGINT ignored: in a notebook the next cell
+    could not be stopped any more.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from ended
 
 
 def _number(*parts: int) -> int:

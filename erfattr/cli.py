@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"erfattr {options.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"erfattr {options.command}: interrupted; nothing was written", file=sys.stderr)
+        print(f"erfattr {options.command}: interrupted before its result was written", file=sys.stderr)
         return 130
     return 0
 

@@ -124,6 +124,7 @@ def train(
             a batch that the devices cannot share equally; a folder that holds another run (what differs is
             named); a loss that is not finite (the epoch is named).
         ImportError: Lightning is not installed.
+        KeyboardInterrupt: Ctrl-C was pressed; the next call goes on.
         OSError: the folder cannot be written to.
     """
     for name, value, kind in (
@@ -160,13 +161,14 @@ def train(
             run.save({})
         module = fitting.Fitting(model, recipe, data, seed, hardware.num_workers)
         checkpoint = folder / fitting.CHECKPOINT
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
-        epoch, accuracy = len(module.history), module.history[-1]["accuracy"]
-        if recipe.task == "classification":
-            epoch = module.best["epoch"]
-            model.load_state_dict(module.best["weights"])
-            trainer.test(module, module.evaluation_loader(data.test), verbose=False)
-            accuracy = module.accuracy
+        with fitting.interruptible(trainer):
+            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
+            epoch, accuracy = len(module.history), module.history[-1]["accuracy"]
+            if recipe.task == "classification":
+                epoch = module.best["epoch"]
+                model.load_state_dict(module.best["weights"])
+                trainer.test(module, module.evaluation_loader(data.test), verbose=False)
+                accuracy = module.accuracy
     result = TrainingRun(
         recipe=recipe,
         seed=seed,

@@ -221,6 +221,30 @@ def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(
     assert next(line.split(",")[log[0].split(",").index("epoch")] for line in log[1:]) == "2"
 
 
+def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_pressed_again(
+    tmp_path: Path, micro: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from erfattr._fitting import Fitting
+
+    step = Fitting.training_step
+
+    def pressed(self: Fitting, *arguments: Any) -> Any:
+        if self.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitting, "training_step", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
+    assert without_times(resumed) == without_times(
+        train(small(), MICRO, micro, tmp_path / "whole", hardware=CPU)
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "epochs"), [({"target": 1, "stop_after": 1}, 2), ({"epochs": 2, "task": "classification"}, 2)]
 )
