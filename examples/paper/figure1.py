@@ -3,7 +3,7 @@
 # map, of a unit of the 14x14 map, and of the output.
 #
 # Zeros change nothing before they are trained, so both rows are of networks that table3.py fine-tuned. Where
-# there are none, `--weights none` draws freshly initialised ones, with even kernels in the bottom row.
+# there are none, and with `--weights none`, they are freshly initialised, with even kernels at the bottom.
 
 # %%
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--weights",
         choices=("trained", "none"),
-        default="trained",
-        help="of the runs of table3.py, or random ones (default: %(default)s)",
+        default=None,
+        help="of the runs of table3.py, or random ones (default: trained where there are such runs)",
     )
     parser.add_argument(
         "--runs", type=Path, default=Path("paper-results", "fine-tuned"), help="default: %(default)s"
@@ -44,12 +44,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=None, help="images (default: 500; 64 at scale cpu)")
     given = parser.parse_args(arguments)
     name = given.model or ("resnext101_32x8d" if given.scale == "paper" else "demo")
-    variants = ("original", "padded" if given.weights == "trained" else "padded_fresh")
-    if given.weights == "trained":
-        for variant in variants:
-            folder = given.runs / name / variant / f"seed-{given.seed}"
-            if not (folder / "weights.pt").is_file():
-                sys.exit(f"--runs: expected a finished run in {folder}; table3.py --models {name} makes it")
+    weights = given.weights or "trained"
+    for variant in ("original", "padded") if weights == "trained" else ():
+        folder = given.runs / name / variant / f"seed-{given.seed}"
+        if not (folder / "weights.pt").is_file():
+            said = f"--runs: expected a finished run in {folder}; table3.py --models {name} makes it"
+            if given.weights is not None:
+                sys.exit(said)
+            print(f"{said}. Freshly initialised networks take its place")
+            weights = "none"
+            break
+    variants = ("original", "padded" if weights == "trained" else "padded_fresh")
+    if weights == "trained":
         networks = [trained_network(given.runs, name, one, given.seed, given.classes) for one in variants]
     else:
         original = load_model(name, "none", seed=given.seed)[0]
@@ -59,7 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
     last, before_last = LAYERS.get(name, RESNET_LAYERS)
     sources = [FeatureUnit(last, (3, 3)), FeatureUnit(before_last, (7, 7)), ModelOutput()]
     titles = (f"{last}, unit (3, 3)", f"{before_last}, unit (7, 7)", "output")
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    state = "fine-tuned" if weights == "trained" else "random initialisation, not trained"
+    figure.suptitle(f"{name}, {state}, seed {given.seed}", fontsize=11)
     rows: list[Row] = []
     for place, (variant, network) in enumerate(zip(variants, networks, strict=True)):
         maps = SensitivityMaps(network.to(given.device), sources).attribute(
@@ -68,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         for column, (statistics, title) in enumerate(zip(maps, titles, strict=True)):
             ax = figure.add_subplot(2, 3, place * 3 + column + 1)
             plot_map(ax, statistics.mean, title=f"{variant}: {title}")
-            row: Row = {"model": name, "weights": given.weights, "variant": variant, "map": title}
+            row: Row = {"model": name, "weights": weights, "variant": variant, "map": title}
             row["images"] = statistics.n_images
             for order in (1, 2):
                 estimate = corrected_imbalance(statistics, order)
@@ -79,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
         for row in rows
     ]
     print_table([[name, "map", "L1", "L2"], *cells])
-    settings = {"model": name, "weights": given.weights, "seed": given.seed, "count": count}
+    settings = {"model": name, "weights": weights, "seed": given.seed, "count": count}
     settings["images"] = "the embedded images" if given.data is None else f"photographs in {given.data.name}"
     write_result(given.output, "figure1", settings, rows, figure)
 

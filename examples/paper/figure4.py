@@ -4,7 +4,8 @@
 # As in the paper without a correction, where the map's own sampling noise counts as imbalance, and beside it
 # without that noise, with standard errors. The paper shows bars and no numbers; its claim is that both
 # indices fall in all nine networks. Zeros change nothing before they are trained: where there are no trained
-# networks, both are freshly drawn, the padded one with even kernels from the start.
+# networks, both are freshly drawn, the padded one with even kernels from the start. Errors are over runs of
+# trained networks, and over images of one draw of weights of the others.
 
 # %%
 from __future__ import annotations
@@ -63,9 +64,10 @@ def trained(name: str, record: Mapping[str, Any]) -> Row:
             row[f"l{order}_{when}_uncorrected"] = fmean(use[f"l{order}"]["uncorrected"] for use in uses[name])
             row[f"l{order}_{when}"] = mean["value"]
             row[f"l{order}_{when}_error"] = mean["standard_error"]
-        difference = record["differences"][key][names[1]]["difference"]
-        row[f"l{order}_difference"] = difference["value"]
-        row[f"l{order}_difference_error"] = difference["standard_error"]
+        pairs = record["differences"][key][names[1]]
+        row[f"l{order}_difference"] = pairs["difference"]["value"]
+        row[f"l{order}_difference_error"] = pairs["difference"]["standard_error"]
+        row[f"l{order}_p"] = pairs["p_value"]
     return row
 
 
@@ -113,13 +115,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--trained",
-        nargs="+",
-        default=(),
+        nargs="*",
+        default=None,
         metavar="NAME",
-        help="networks whose runs by table3.py lie in --runs: they come first",
+        help="networks whose runs by table3.py lie in --runs: they come first (default: all that do)",
     )
     given = parser.parse_args(arguments)
-    rows = [trained(name, comparison_record(given.runs, name, "table3.py")) for name in given.trained]
+    finished = sorted(path.parent.name for path in given.runs.glob("*/comparison.json"))
+    names = finished if given.trained is None else given.trained
+    rows = [trained(name, comparison_record(given.runs, name, "table3.py")) for name in names]
     models = given.models or (tuple(TABLE_1) if given.scale == "paper" else SMALL)
     count = given.count or (500 if given.scale == "paper" else 48)
     images = sample_images() if given.data is None else ImageFiles(given.data, 224, count)

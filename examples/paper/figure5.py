@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append(row | {"accuracy": [epoch["accuracy"] for epoch in run["history"]]})
     cells = [[str(value) for value in list(row.values())[:5]] for row in rows]
     print_table([["model", "variant", "seed", "epochs", "accuracy at the end (%)"], *cells])
-    settings = {"runs": str(given.runs), "recipes": {name: one["recipe"] for name, one in records.items()}}
+    settings = {"runs": given.runs.name, "recipes": {name: one["recipe"] for name, one in records.items()}}
     write_result(given.output, "figure5", settings, rows, figure)
 
 

@@ -135,7 +135,7 @@ def write_result(
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": _command(),
-        "commit": _commit(),
+        "commit": _COMMIT,
         "machine": _machine(),
         "settings": settings,
         "environment": environment(),
@@ -197,3 +197,7 @@ def _machine() -> str:
     cpu = names[0] if names else platform.processor() or platform.machine()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join([f"{os.cpu_count()} cores of {cpu}", *gpus])
+
+
+# Read as the script begins: a long run is of the code that it loaded, whatever is committed meanwhile.
+_COMMIT = _commit()

@@ -24,7 +24,7 @@ MODELS = {"paper": tuple(TABLE_2), "cpu": ("mobilenet_v2", "demo")}
 
 
 # %%
-def measured(name: str, runs: Runs, images: Any) -> Row:
+def measured(name: str, runs: Runs, images: Any, device: str) -> Row:
     """Fine-tune a network with each seed and fit its effective receptive fields."""
     try:
         words = runs.built(name, runs.seeds[0])[1]
@@ -37,7 +37,8 @@ def measured(name: str, runs: Runs, images: Any) -> Row:
         run = train(
             runs.built(name, seed)[0], runs.images.recipe, data, folder, seed=seed, hardware=runs.hardware
         )
-        fit = fit_gaussian(ERF(run.model, layer_of(name), unit=(3, 3)).attribute(images, show_progress=True))
+        erf = ERF(run.model.to(device), layer_of(name), unit=(3, 3))
+        fit = fit_gaussian(erf.attribute(images, show_progress=True))
         numbers = {
             "validation_accuracy": max(epoch["accuracy"] for epoch in run.history),
             "test_accuracy": run.test_accuracy,
@@ -107,7 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     count = given.count or (len(runs.images.split.test) if given.scale == "paper" else 64)
     images = ImageLoader(runs.images.maps(count), batch_size=8)
     settings = runs.settings() | {"map_images": count, "map_size": recipe.map_size}
-    makers = {name: partial(measured, name, runs, images) for name in given.models or MODELS[given.scale]}
+    names = given.models or MODELS[given.scale]
+    makers = {name: partial(measured, name, runs, images, given.device) for name in names}
     rows = resumed_rows(given.output, settings, makers, whole=lambda row: row["runs"] > 0)
     headings = ["model", "weights", "runs", "TRF", "validation (%)", "test (%)", "sigma_x", "sigma_y", "R^2"]
     print(f"{recipe.name}, unit (3, 3) of the 7 x 7 map")
