@@ -3,15 +3,16 @@
 #
 # A claim *holds* where an effect in its direction is significant (p below 0.05), *does not hold* where one in
 # the other direction is, and is *not decided* in between. It *cannot be tested here* where what it needs is
-# not there. That there is no relation is no effect: it holds where the 95 % interval leaves out a strong one.
-# Claims about tables read the results of their scripts; two claims are measured here.
+# not there. Where a claim is measured in several ways or on several networks, all must agree. That there is
+# no relation is no effect: it holds where the 95 % interval leaves out a strong one. Claims about tables read
+# the results of their scripts; two claims are measured here.
 
 # %%
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def verdict(effect: float, p: float | None, claimed: int) -> str:
     if p is not None and p >= SIGNIFICANT:
         return OPEN
     return HOLDS if effect * claimed > 0 else FAILS
+
+
+def agreed(verdicts: Iterable[str]) -> str:
+    """Several measurements of one claim decide it where they agree."""
+    different = set(verdicts)
+    return different.pop() if len(different) == 1 else OPEN
 
 
 def missing(what: str, command: str) -> Row:
@@ -158,13 +165,12 @@ def judged_by_pairs(given: argparse.Namespace, table: str, claimed: int, unit: s
     if isinstance(rows, dict):
         return rows
     rows = [row for row in rows if "variant" in row]
-    verdicts = [verdict(row["difference"], row["p"], claimed) for row in rows]
+    judged = agreed(verdict(row["difference"], row["p"], claimed) for row in rows)
     said = "; ".join(
         f"{row['model']}, {row['variant']}: {row['difference']:+.2f} +- {row['difference_error']:.2f} {unit}"
         f", {row['runs']} runs" + ("" if row["p"] is None else f", p = {row['p']:.2g}")
         for row in rows
     )
-    judged = next(iter(set(verdicts))) if len(set(verdicts)) == 1 else OPEN
     numbers = [{key: row[key] for key in ("model", "variant", "runs", "difference", "p")} for row in rows]
     return {"verdict": judged, "evidence": said, "numbers": numbers}
 
@@ -224,7 +230,7 @@ def padding_steadies_translation(given: argparse.Namespace) -> Row:
         f"{given.model}, {len(seeds)} runs, {len(images)} images moved by (1, 1): {before:.2f} % of the "
         f"predictions change before padding; difference {flips} points; of the top probability {moves}"
     )
-    judged = verdict(moves.difference.value, moves.p_value, -1)
+    judged = agreed(verdict(change.difference.value, change.p_value, -1) for change in (flips, moves))
     return {"verdict": judged, "evidence": evidence, "numbers": found}
 
 
@@ -250,14 +256,13 @@ def perturbation_follows_sensitivity(given: argparse.Namespace) -> Row:
     effect, sensitivity = torch.stack(rises), R.flatten()[pixels]
     # R counts what raises the output; the size of the change counts falls as well.
     tests = [spearmanr(sensitivity, values) for values in (effect, torch.stack(changes))]
-    verdicts = {verdict(test.statistic, test.pvalue, 1) for test in tests}
     evidence = (
         f"demo network, mean output, {len(pixels)} pixels of 64 x 64 changed by {given.step:g} standard "
         f"deviations in photographs that did not make R: Spearman's correlation of R with the mean rise "
         f"{tests[0].statistic:+.2f} (p = {tests[0].pvalue:.2g}), with the mean absolute change "
         f"{tests[1].statistic:+.2f} (p = {tests[1].pvalue:.2g})"
     )
-    judged = verdicts.pop() if len(verdicts) == 1 else OPEN
+    judged = agreed(verdict(test.statistic, test.pvalue, 1) for test in tests)
     numbers = {"sensitivity": sensitivity.tolist(), "effect": effect.tolist()}
     numbers |= {"correlation": tests[0].statistic, "correlation_of_change": tests[1].statistic}
     return {"verdict": judged, "evidence": evidence, "numbers": numbers}
