@@ -155,7 +155,17 @@ def padding_lowers_imbalance(given: argparse.Namespace) -> Row:
             verdicts.append(verdict(scores[-1], p, -1))
     judged = FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else OPEN
     kinds = sorted({row["weights"].split(",")[0] for row in rows})
-    said = f"{verdicts.count(HOLDS)} of {len(scores)} indices of {len(rows)} networks fell significantly"
+    fell = sum(score < 0 for score in scores)
+    said = (
+        f"{fell} of {len(scores)} indices of {len(rows)} networks fell, {verdicts.count(HOLDS)} significantly"
+    )
+    unclear = [
+        row["model"]
+        for row, pair in zip(rows, zip(verdicts[::2], verdicts[1::2], strict=True), strict=True)
+        if OPEN in pair
+    ]
+    if unclear:
+        said += f"; not decided: {', '.join(unclear)}"
     return {"verdict": judged, "evidence": f"{said} ({', '.join(kinds)})", "numbers": {"scores": scores}}
 
 
