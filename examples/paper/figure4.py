@@ -23,6 +23,8 @@ from runs import comparison_record
 from erfattr import DeadPixelMap, ImageFiles, ImageLoader, compare_imbalance, load_model, sample_images
 from erfattr.variants import make_variant
 
+# Training or change of the kernels: a network without the change, and with it.
+WHEN = ("before", "after")
 SMALL = ("resnet18", "resnet34", "resnet50")
 
 
@@ -59,11 +61,13 @@ def trained(name: str, record: Mapping[str, Any]) -> Row:
     }
     for order in (1, 2):
         key = f"L{order}, after training"
-        for when, name in (("before", names[0]), ("after", names[1])):
+        for when, name in zip(WHEN, names, strict=False):
             mean = record["means"][key][name]
             row[f"l{order}_{when}_uncorrected"] = fmean(use[f"l{order}"]["uncorrected"] for use in uses[name])
             row[f"l{order}_{when}"] = mean["value"]
             row[f"l{order}_{when}_error"] = mean["standard_error"]
+        begun = record["means"][f"L{order}, before training"]
+        row |= {f"l{order}_begun_{when}": begun[one]["value"] for when, one in zip(WHEN, names, strict=False)}
         pairs = record["differences"][key][names[1]]
         row[f"l{order}_difference"] = pairs["difference"]["value"]
         row[f"l{order}_difference_error"] = pairs["difference"]["standard_error"]
