@@ -220,6 +220,13 @@ def test_tables_2_and_3_and_figure_1_share_runs(tmp_path: Path, script: Any, pho
     rows = written(folder, "figure1")
     assert [row["variant"] for row in rows] == ["original"] * 3 + ["padded"] * 3
     assert all(row["images"] == 4 for row in rows)
+    record = script("runs").comparison_record(tmp_path / "runs", "demo", "table3.py")
+    fourth = script("figure4").trained("demo", record)
+    for order in (1, 2):
+        fall = fourth[f"l{order}_after"] - fourth[f"l{order}_before"]
+        assert fourth[f"l{order}_difference"] == pytest.approx(fall, rel=1e-9)
+        # Zeros change nothing: what has changed before training is the pool that was widened.
+        assert fourth[f"l{order}_begun_after"] < fourth[f"l{order}_begun_before"]
     shared = ["--data", str(photographs), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     script("claims").main(
         ["--claims", "accuracy", "translation", *shared, "--output", str(tmp_path / "claims")]
