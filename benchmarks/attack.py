@@ -62,6 +62,7 @@ from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and
 from erfattr.execution import prepared
 from erfattr.models import load_model
 from erfattr.pixel_search import Candidates, PixelSpace
+from erfattr.pixel_trials import Trials
 from erfattr.variants import make_variant
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -307,27 +308,26 @@ def scipy_attack(
 
 
 def share_outside_forward(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> float:
-    """Return the time a run spends outside the copy it searches on, over the time spent in it.
+    """Return the time a run spends outside forward passes, over the time spent in them.
 
     Both parts are of the same seconds, so that a machine whose speed changes disturbs neither. Making the
-    copy and confirming successes count as outside.
+    folded copy counts as outside.
     """
     spent = 0.0
+    answers = Trials._answers
 
-    def timed(*given: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
-        quick, treatment = prepared(*given)
-
-        def run(batch: Tensor) -> Tensor:
+    def timed(self: Trials, forward: Callable[..., Any], *given: Any, **options: Any) -> Tensor:
+        def run(*inputs: Any) -> Any:
             nonlocal spent
             begun = clock()
-            answers = quick(batch)
+            outputs = forward(*inputs)
             spent += clock() - begun
-            return answers
+            return outputs
 
-        return run, treatment
+        return answers(self, run, *given, **options)
 
     attack = OnePixelAttack(model, 0.0, 1.0, population_size=40, max_generations=9, seed=seed)
-    with patch("erfattr.pixel_trials.prepared", timed):
+    with patch.object(Trials, "_answers", timed):
         begun = clock()
         attack.perturb(images, labels)
         whole = clock() - begun
