@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
+import torch
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
 # What an example needs beyond the package itself.
@@ -17,20 +17,23 @@ NEEDS = {"pad_kernels_and_train.py": "lightning", "use_with_quantus.py": "quantu
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(path: Path, tmp_path: Path) -> None:
+def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = NEEDS.get(path.name)
     if needed is not None and find_spec(needed) is None:
         pytest.skip(f"{path.name} needs {needed}, which is not installed")
-    environment = os.environ | {"MPLBACKEND": "Agg"}
-    run = subprocess.run(
-        [sys.executable, str(path)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(path)])
+    # In this process, since importing torch anew takes longer than most examples.
+    with plt.rc_context(), torch.random.fork_rng():
+        plt.switch_backend("Agg")
+        code: object = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:  # one starts processes of itself and passes on how they ended
+            code = end.code
+        finally:
+            plt.close("all")
+    assert code == 0
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
