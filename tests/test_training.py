@@ -233,12 +233,16 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_pressed_again(
             signal.raise_signal(signal.SIGINT)
         return step(self, *arguments)
 
-    handler = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        patch.setattr(Fitting, "training_step", pressed)
-        with pytest.raises(KeyboardInterrupt):
-            train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
-    assert signal.getsignal(signal.SIGINT) is handler
+    # A shell lets what it starts in the background ignore Ctrl-C; here it counts, wherever the tests run.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Fitting, "training_step", pressed)
+            with pytest.raises(KeyboardInterrupt):
+                train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     resumed = train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
     assert without_times(resumed) == without_times(
         train(small(), MICRO, micro, tmp_path / "whole", hardware=CPU)
