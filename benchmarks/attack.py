@@ -16,7 +16,8 @@ The parts:
 - ``peers``: success at 100, 400 and 2,000 candidates and images a second, beside torchattacks' OnePixel and
   ART's PixelAttack (whose population is always 400). Needs ``pip install -e .[benchmarks]``, and
   ``pip install --no-deps torchattacks``: it pins an old ``requests``, which nothing of this needs.
-- ``overhead``: seconds of an attack beside those of its bare forward passes; beside SciPy's differential
+- ``overhead``: seconds of an attack beside those of its bare forward passes, and its seconds outside forward
+  passes beside those inside; beside SciPy's differential
   evolution, one image after the other; of a forward pass by batch size; and what reusing early activations
   could save.
 - ``aim``: success by queries for strong, weak and all pixels and for other orders of the candidates.
@@ -475,7 +476,7 @@ def arms(model: nn.Module, R: Tensor, population: int, generations: int, seed: i
         max_generations=0,
         **options,
     )
-    named["so ranked first, then evolution"] = StrongPixelAttack(model, R, 0.0, 1.0, **listed, **evolution)
+    named["listed by amplitude x R first"] = StrongPixelAttack(model, R, 0.0, 1.0, **listed, **evolution)
     named["gradient (white box)"] = GradientPixelAttack(model, 0.0, 1.0, **direct)
     return named
 
@@ -555,7 +556,7 @@ def long(options: argparse.Namespace, photographs: Photographs) -> list[dict[str
     _, model = named_model("demo")
     images, labels = photographs.right([model], options.images)
     named = arms(model, photographs.sensitivity(model), *BUDGETS[2000], options.seed)
-    names = ("all pixels", "strongest 0.25", "so ranked first, then evolution", "weakest 0.25")
+    names = ("all pixels", "strongest 0.25", "listed by amplitude x R first", "weakest 0.25")
     chosen = {name: named[name] for name in names}
     return curves(options, chosen, images, labels, 2000, "long.png")
 

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
+
+from erfattr.report import writing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -51,16 +54,15 @@ def results() -> dict[str, Any]:
 
 def collect(folder: Path) -> None:
     """Copy ``NAME/*.json`` to ``docs/results/NAME.json``, and the figures that the page shows."""
-    for path in sorted(folder.glob("*/*.json")):
-        if path.name != "rows.json":  # what a stopped script goes on from
-            result = json.loads(path.read_text(encoding="utf-8"))
-            text = json.dumps(result, indent=1) + "\n"
-            (RESULTS / f"{path.parent.name}.json").write_text(text, encoding="utf-8")
-    for name in SHOWN:
-        figure = folder / name / f"{name}.png"
-        if figure.is_file():
-            small = Image.open(figure).convert("RGB").quantize(128)
-            small.save(IMAGES / f"reproduction_{name}.png", optimize=True)
+    with writing(RESULTS) as results_stage, writing(IMAGES) as images_stage:
+        for path in sorted(folder.glob("*/*.json")):
+            if path.name != "rows.json":  # what a stopped script goes on from
+                shutil.copyfile(path, results_stage / f"{path.parent.name}.json")
+        for name in SHOWN:
+            figure = folder / name / f"{name}.png"
+            if figure.is_file():
+                small = Image.open(figure).convert("RGB").quantize(128)
+                small.save(images_stage / f"reproduction_{name}.png", optimize=True)
 
 
 def page() -> str:
@@ -92,7 +94,8 @@ def main() -> None:
         collect(options.collect)
     made = page()
     if not options.check:
-        PAGE.write_text(made, encoding="utf-8")
+        with writing(PAGE.parent) as stage:
+            (stage / PAGE.name).write_text(made, encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != made:
         sys.exit(f"{PAGE.relative_to(ROOT)} is not what the results make of its template: run {sys.argv[0]}")
 

@@ -281,6 +281,18 @@ def test_what_is_missing_is_named(script: Any, name: str, words: list[str], mess
         script(name).main([*words, *(["--seeds", "1"] if "--data" in words else [])])
 
 
+def test_figure_1_without_trained_networks_says_so_and_takes_fresh_ones(
+    tmp_path: Path, script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("figure1").main(["--runs", str(tmp_path / "none"), "--count", "4", "--output", str(tmp_path)])
+    assert "Freshly initialised networks take its place" in capsys.readouterr().out
+    rows = written(tmp_path, "figure1")
+    assert [(row["variant"], row["weights"]) for row in rows] == [("original", "none")] * 3 + [
+        ("padded_fresh", "none")
+    ] * 3
+    assert json.loads((tmp_path / "figure1.json").read_text())["settings"]["weights"] == "none"
+
+
 def test_figure_4_measures_both_indices_before_and_after(
     tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +352,42 @@ def test_networks_that_disagree_decide_nothing(tmp_path: Path, script: Any) -> N
     assert judged(row) == "holds"
     assert judged(other) == "does not hold"
     assert judged(row, other) == "not decided"
+
+
+def test_imbalance_has_to_fall_in_every_network(tmp_path: Path, script: Any) -> None:
+    def judged(*rows: dict[str, Any]) -> tuple[str, str]:
+        (tmp_path / "figure4").mkdir(exist_ok=True)
+        (tmp_path / "figure4" / "figure4.json").write_text(json.dumps({"rows": rows}))
+        script("claims").main(
+            ["--claims", "imbalance", "--results", str(tmp_path), "--output", str(tmp_path / "out")]
+        )
+        (row,) = written(tmp_path / "out", "claims")
+        return str(row["verdict"]), str(row["evidence"])
+
+    one = {"model": "a", "weights": "random", "l1_difference": -0.1, "l1_difference_error": 0.02}
+    one |= {"l2_difference": -0.1, "l2_difference_error": 0.02}
+    verdict, evidence = judged(one)
+    assert (verdict, evidence) == ("holds", "2 of 2 indices of 1 networks fell, 2 significantly (random)")
+    # Five standard errors of few runs are judged by their own p.
+    verdict, evidence = judged(one, one | {"model": "b", "l2_p": 0.2})
+    assert verdict == "not decided"
+    assert "4 of 4 indices of 2 networks fell, 3 significantly; not decided: b" in evidence
+    assert judged(one, one | {"l2_difference": 0.1})[0] == "does not hold"
+
+
+def test_size_is_judged_by_measured_networks_too(tmp_path: Path, script: Any) -> None:
+    rows = [
+        {"model": name, "weights": "ResNet_Weights.V1", "trf": size, "sigma_x": size, "sigma_y": size}
+        | {"test_accuracy": float(size)}
+        for name, size in (("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5))
+    ]
+    (tmp_path / "table2").mkdir()
+    (tmp_path / "table2" / "table2.json").write_text(json.dumps({"rows": rows}))
+    script("claims").main(["--claims", "size", "--results", str(tmp_path), "--output", str(tmp_path / "out")])
+    (row,) = written(tmp_path / "out", "claims")
+    assert row["verdict"] == "does not hold"
+    assert row["numbers"]["table 2 measured here, effective"]["correlation"] == pytest.approx(1)
+    assert "trained ResNets were not measured" not in row["evidence"]
 
 
 def test_claims_without_data_cannot_be_tested(tmp_path: Path, script: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -11,22 +11,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "scripts" / "write_reproduction.py"
 TEMPLATE = ROOT / "docs" / "_templates" / "reproduction.md.jinja"
 
 
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module; the path that it adds goes away again."""
+    """The script as a module; the paths that it needs go away again."""
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "paper"))
-    spec = importlib.util.spec_from_file_location("write_reproduction", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("write_reproduction")
 
 
 def test_the_page_is_what_the_results_make_of_its_template(writer: Any) -> None:
@@ -79,3 +75,21 @@ def test_check_says_when_the_page_is_old(
     monkeypatch.setattr("sys.argv", ["write_reproduction.py"])
     writer.main()
     assert old.read_text() == "new"
+
+
+def test_results_and_the_figures_of_the_page_are_collected(
+    writer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("table3_ten", "figure1", "figure2"):
+        folder = tmp_path / "paper-results" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name.partition('_')[0]}.json").write_text(f'{{"rows": ["{name}"]}}')
+        (folder / "rows.json").write_text("what a stopped script goes on from")
+        Image.new("RGB", (8, 8), "red").save(folder / f"{name}.png")
+    for place in ("results", "images"):
+        monkeypatch.setattr(writer, place.upper(), tmp_path / place)
+    writer.collect(tmp_path / "paper-results")
+    assert writer.results() == {name: {"rows": [name]} for name in ("table3_ten", "figure1", "figure2")}
+    (image,) = (tmp_path / "images").iterdir()  # the page draws figure 2 as a table
+    assert image.name == "reproduction_figure1.png"
+    assert Image.open(image).convert("RGB").getpixel((4, 4)) == (255, 0, 0)

@@ -1,11 +1,12 @@
 # %% [markdown]
 # The claims of sections 3 and 5, each with its data and a verdict.
 #
-# A claim *holds* where an effect in its direction is significant (p below 0.05), *does not hold* where one in
-# the other direction is, and is *not decided* in between. It *cannot be tested here* where what it needs is
-# not there. Where a claim is measured in several ways or on several networks, all must agree. That there is
-# no relation is no effect: it holds where the 95 % interval leaves out a strong one. Claims about tables read
-# the results of their scripts; two claims are measured here.
+# A claim *holds* where an effect in its direction is significant (p below 0.05), *does not hold* where one
+# in the other direction is, and is *not decided* in between. It *cannot be tested here* where what it needs
+# is not there. Where a claim is measured in several ways or on several networks, all must agree; imbalance
+# is claimed of every network, so one that rises refutes it. That there is no relation is no effect: it
+# holds where the 95 % interval leaves out a strong one. Claims about tables read the results of their
+# scripts; two claims are measured here.
 
 # %%
 from __future__ import annotations

@@ -23,8 +23,8 @@ from runs import comparison_record
 from erfattr import DeadPixelMap, ImageFiles, ImageLoader, compare_imbalance, load_model, sample_images
 from erfattr.variants import make_variant
 
-# Training or change of the kernels: a network without the change, and with it.
-WHEN = ("before", "after")
+# What table3.py trains, as columns: before and after the change of the kernels.
+TRAINED = {"before": "original", "after": "padded"}
 SMALL = ("resnet18", "resnet34", "resnet50")
 
 
@@ -52,23 +52,22 @@ def measured(name: str, images: Any, count: int, seed: int, device: str) -> Row:
 
 def trained(name: str, record: Mapping[str, Any]) -> Row:
     """Take the pixel use of trained networks from the record of a comparison."""
-    names = list(record["variants"])
-    uses = {name: record["variants"][name]["after"] for name in names}
+    uses = {when: record["variants"][variant]["after"] for when, variant in TRAINED.items()}
     row: Row = {
         "model": name,
         "weights": f"trained, {record['recipe']['name']}, {len(record['seeds'])} runs",
-        "images": uses[names[0]][0]["n_images"],
+        "images": uses["before"][0]["n_images"],
     }
     for order in (1, 2):
         key = f"L{order}, after training"
-        for when, name in zip(WHEN, names, strict=False):
-            mean = record["means"][key][name]
-            row[f"l{order}_{when}_uncorrected"] = fmean(use[f"l{order}"]["uncorrected"] for use in uses[name])
+        for when, variant in TRAINED.items():
+            mean = record["means"][key][variant]
+            row[f"l{order}_{when}_uncorrected"] = fmean(use[f"l{order}"]["uncorrected"] for use in uses[when])
             row[f"l{order}_{when}"] = mean["value"]
             row[f"l{order}_{when}_error"] = mean["standard_error"]
-        begun = record["means"][f"L{order}, before training"]
-        row |= {f"l{order}_begun_{when}": begun[one]["value"] for when, one in zip(WHEN, names, strict=False)}
-        pairs = record["differences"][key][names[1]]
+            begun = record["means"][f"L{order}, before training"][variant]
+            row[f"l{order}_begun_{when}"] = begun["value"]
+        pairs = record["differences"][key][TRAINED["after"]]
         row[f"l{order}_difference"] = pairs["difference"]["value"]
         row[f"l{order}_difference_error"] = pairs["difference"]["standard_error"]
         row[f"l{order}_p"] = pairs["p_value"]
