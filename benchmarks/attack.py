@@ -58,13 +58,13 @@ from erfattr import (
     demo_model,
     weak_pixels,
 )
-from erfattr._checkpoint import load_checkpoint
-from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
+from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
 from erfattr.execution import prepared
-from erfattr.models import load_model
-from erfattr.pixel_search import Candidates, PixelSpace
-from erfattr.pixel_trials import Trials
-from erfattr.variants import make_variant
+from erfattr.models.checkpoints import load_checkpoint
+from erfattr.models.loading import load_model
+from erfattr.remedies.variants import make_variant
+from erfattr.robust.pixel_search import Candidates, PixelSpace
+from erfattr.robust.pixel_trials import Trials
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from train_demo_model import class_folders, stratified_split

@@ -29,12 +29,12 @@ from captum.metrics import infidelity
 from torch import Tensor, nn
 
 from erfattr import Calibration, ImageFiles, estimate_phase_profile, load_model
-from erfattr.calibration import calibrate
-from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD
-from erfattr.debias import debias
-from erfattr.models import DemoNet
-from erfattr.relief import relief
-from erfattr.statistics import MapStatistics, StreamingStatistics
+from erfattr.attr.calibration import calibrate
+from erfattr.attr.debiased_attribution import debias
+from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.metrics.relief import relief
+from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
+from erfattr.models.loading import DemoNet
 
 SIZE = 224
 SHIFTS = (1, 2, 4)

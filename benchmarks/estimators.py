@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from scipy import ndimage
 from scipy.stats import norm
 
-from erfattr.imbalance import imbalance_index
-from erfattr.noise import corrected_imbalance
-from erfattr.significance import dead_pixels, estimate_phase_profile
-from erfattr.statistics import MapStatistics, StreamingStatistics
+from erfattr.metrics.corrected_imbalance import corrected_imbalance
+from erfattr.metrics.imbalance import imbalance_index
+from erfattr.metrics.significance import dead_pixels, estimate_phase_profile
+from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 SIZE = 224
 COUNTS = (25, 50, 100, 200, 400, 800, 1600)
@@ -327,7 +327,7 @@ def photographs(folder: str, count: int) -> None:
     import torchvision
 
     from erfattr import DeadPixelMap
-    from erfattr.datasets import ImageFiles, ImageLoader
+    from erfattr.datasets.images import ImageFiles, ImageLoader
 
     model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
     maps = DeadPixelMap(model).attribute(ImageLoader(ImageFiles(folder, count=count)), reduction="none")

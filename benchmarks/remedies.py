@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr import average_shortcuts, blur_downsampling, load_model, pad_kernels, sample_images
-from erfattr.pixel_use import PixelUse, measure_pixel_use
+from erfattr.training.pixel_use import PixelUse, measure_pixel_use
 
 
 def drawn_anew(model: nn.Module, seed: int) -> nn.Module:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
-from erfattr.datasets import sample_images
+from erfattr.datasets.images import sample_images
 from erfattr.execution import prepared
 
 OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")

@@ -4,30 +4,46 @@ The mathematics is that of Kim et al., *Dead Pixel Test Using Effective Receptiv
 table numbers in docstrings are those of that paper.
 """
 
-from erfattr.attack import GradientPixelAttack, OnePixelAttack, RandomPixelAttack, StrongPixelAttack
-from erfattr.calibration import Calibration
-from erfattr.calibration_file import load_calibration, save_calibration
-from erfattr.datasets import ImageFiles, ImageLoader, sample_images
-from erfattr.dead_pixels import DeadPixelMap
-from erfattr.debias import DebiasedAttribution
-from erfattr.downsampling import average_shortcuts, blur_downsampling
-from erfattr.erf import ERF
+from erfattr._files import StateFile
+from erfattr.attr.calibration import Calibration
+from erfattr.attr.calibration_file import load_calibration, save_calibration
+from erfattr.attr.dead_pixel_map import DeadPixelMap
+from erfattr.attr.debiased_attribution import DebiasedAttribution
+from erfattr.attr.erf import ERF
+from erfattr.attr.sensitivity_maps import SensitivityMaps
+from erfattr.attr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
+from erfattr.datasets.images import ImageFiles, ImageLoader, sample_images
+from erfattr.datasets.micro_objects import MicroObjectDataset
 from erfattr.execution import Execution
-from erfattr.gaussian_fit import GaussianFit, fit_gaussian
-from erfattr.imbalance import imbalance_index, phase_contrast, phase_profile, strong_pixels, weak_pixels
-from erfattr.kernel_padding import pad_kernels
-from erfattr.micro_objects import MicroObjectDataset
-from erfattr.model_changes import LayerChange, ModelChanges
-from erfattr.models import demo_model, load_model
-from erfattr.noise import Comparison, Estimate, compare_imbalance, corrected_imbalance
-from erfattr.pixel_trials import PixelAttackReport
-from erfattr.receptive_field import ReceptiveField, nan_probe, receptive_fields, theoretical_receptive_field
-from erfattr.sensitivity import SensitivityMaps
-from erfattr.significance import PhaseEstimate, estimate_phase_profile
-from erfattr.sizes import SizeScores, size_scores
-from erfattr.sources import FeatureUnit, ModelOutput, from_channels_last, from_tokens
-from erfattr.state_file import StateFile
-from erfattr.statistics import MapSource, MapStatistics
+from erfattr.metrics.corrected_imbalance import Comparison, Estimate, compare_imbalance, corrected_imbalance
+from erfattr.metrics.gaussian_fit import GaussianFit, fit_gaussian
+from erfattr.metrics.imbalance import (
+    imbalance_index,
+    phase_contrast,
+    phase_profile,
+    strong_pixels,
+    weak_pixels,
+)
+from erfattr.metrics.significance import PhaseEstimate, estimate_phase_profile
+from erfattr.metrics.sizes import SizeScores, size_scores
+from erfattr.metrics.statistics import MapSource, MapStatistics
+from erfattr.models.loading import demo_model, load_model
+from erfattr.receptive_field.field import (
+    ReceptiveField,
+    nan_probe,
+    receptive_fields,
+    theoretical_receptive_field,
+)
+from erfattr.remedies.downsampling import average_shortcuts, blur_downsampling
+from erfattr.remedies.kernel_padding import pad_kernels
+from erfattr.remedies.model_changes import LayerChange, ModelChanges
+from erfattr.robust.pixel_attacks import (
+    GradientPixelAttack,
+    OnePixelAttack,
+    RandomPixelAttack,
+    StrongPixelAttack,
+)
+from erfattr.robust.pixel_trials import PixelAttackReport
 
 __version__ = "0.1.0"
 

@@ -96,6 +96,18 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def refuse_batch_statistics(model: Any, images: int) -> None:
+    """Refuse networks in which the images of a batch see each other."""
+    if images == 1 or not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"model: layer {name!r} normalises with the statistics of the batch, so the images of a "
+                f"batch are not independent; expected batches of one image, got {images}"
+            )
+
+
 def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module]:
     """Return dotted name and module of ``layer``, given as either.
 

@@ -14,8 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from erfattr._checks import check_choice, describe
 from erfattr._model import evaluating
-from erfattr.downsampling import AveragedConv2d, BlurredConv2d
-from erfattr.kernel_padding import PaddedConv2d, PaddedConv2dSame
+from erfattr.remedies.downsampling import AveragedConv2d, BlurredConv2d
+from erfattr.remedies.kernel_padding import PaddedConv2d, PaddedConv2dSame
 
 # Linear in weight and bias, channel by channel: what a batch normalisation does can go into them.
 _CONVOLUTIONS = (nn.Conv2d, PaddedConv2d, PaddedConv2dSame, BlurredConv2d, AveragedConv2d)

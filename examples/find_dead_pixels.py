@@ -18,8 +18,8 @@ from erfattr import (
     sample_images,
     strong_pixels,
 )
-from erfattr.plotting import plot_map, plot_phase_profile, plot_zoom
-from erfattr.significance import dead_pixels
+from erfattr.metrics.significance import dead_pixels
+from erfattr.report.plots import plot_map, plot_phase_profile, plot_zoom
 
 # %% [markdown]
 # One pixel is known well from many images only. So the 64 embedded crops of eight photographs are cut into

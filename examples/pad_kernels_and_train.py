@@ -13,11 +13,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from erfattr import DeadPixelMap, compare_imbalance, demo_model, pad_kernels, sample_images
-from erfattr.curves import plot_curves
-from erfattr.micro_objects import MicroObjectDataset
-from erfattr.recipes import RECIPES
-from erfattr.training import Hardware, replace_head, train
-from erfattr.training_data import TrainingData
+from erfattr.datasets.micro_objects import MicroObjectDataset
+from erfattr.report.curves import plot_curves
+from erfattr.training.data import TrainingData
+from erfattr.training.recipes import RECIPES
+from erfattr.training.runs import Hardware, replace_head, train
 
 SEED = 2
 original = replace_head(demo_model(weights=False, seed=SEED), classes=2)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2 import functional as F
 
-from erfattr.datasets import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop, standardize
-from erfattr.models import DemoNet
+from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop, standardize
+from erfattr.models.loading import DemoNet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TEST_SIZE = 224

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from erfattr.models import DemoNet
+from erfattr.models.loading import DemoNet
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 

@@ -14,8 +14,8 @@ from torch import distributed as dist
 from torch import nn
 
 from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
-from erfattr.datasets import ImageLoader
-from erfattr.statistics import MapStatistics
+from erfattr.datasets.images import ImageLoader
+from erfattr.metrics.statistics import MapStatistics
 
 IMAGES = torch.randn(11, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 SOURCES = [FeatureUnit("layer2", (2, 5)), FeatureUnit("layer4"), ModelOutput("predicted")]

@@ -26,9 +26,9 @@ from scipy.stats import norm, pearsonr, rankdata, spearmanr
 from torch import Tensor, nn
 
 from erfattr import DeadPixelMap, demo_model, sample_images
-from erfattr.comparison import PairedDifference
-from erfattr.recipes import find_recipe
-from erfattr.training_data import TrainingImages, find_images
+from erfattr.training.comparison import PairedDifference
+from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.recipes import find_recipe
 
 SIGNIFICANT = 0.05
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not decided", "cannot be tested here"

@@ -21,7 +21,7 @@ from paper import TABLE_1, Row, options, print_table, resumed_rows, write_result
 from runs import comparison_record
 
 from erfattr import DeadPixelMap, ImageFiles, ImageLoader, compare_imbalance, load_model, sample_images
-from erfattr.variants import make_variant
+from erfattr.remedies.variants import make_variant
 
 # What table3.py trains, as columns: before and after the change of the kernels.
 TRAINED = {"before": "original", "after": "padded"}

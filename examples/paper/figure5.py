@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from paper import TABLE_4, Row, options, print_table, write_result
 from runs import comparison_record
 
-from erfattr.curves import plot_curves
+from erfattr.report.curves import plot_curves
 
 MODELS = {"paper": tuple(TABLE_4), "cpu": ("demo",)}
 

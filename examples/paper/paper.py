@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from erfattr.report import environment, writing
+from erfattr._files import environment, writing
 
 Row = dict[str, Any]
 

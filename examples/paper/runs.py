@@ -16,11 +16,11 @@ from paper import Row, beside, options
 from torch import nn
 
 from erfattr import load_model
-from erfattr.comparison import TrainingComparison, compare_training
-from erfattr.recipes import Recipe, find_recipe
-from erfattr.training import PRECISIONS, Hardware, TrainingRun, replace_head
-from erfattr.training_data import TrainingImages, find_images
-from erfattr.variants import make_variant
+from erfattr.remedies.variants import make_variant
+from erfattr.training.comparison import TrainingComparison, compare_training
+from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.recipes import Recipe, find_recipe
+from erfattr.training.runs import PRECISIONS, Hardware, TrainingRun, replace_head
 
 
 def training_options(

@@ -12,11 +12,11 @@ import sys
 from functools import partial
 from typing import Any
 
+from cub import cub_test_images
 from matplotlib.figure import Figure
 from paper import TABLE_1, Row, beside, options, print_table, resumed_rows, write_result
 
 from erfattr import ERF, ImageLoader, fit_gaussian, load_model, sample_images, theoretical_receptive_field
-from erfattr.cub import cub_test_images
 
 # A network beyond the paper's, whose real weights are small: 14 MB.
 MODELS = (*TABLE_1, "mobilenet_v2")
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
         loader = ImageLoader(cub_test_images(given.data), batch_size=8)
         source = f"CUB-200-2011, test images in {given.data}"
     elif given.scale == "paper":
-        sys.exit("--data: scale paper needs the folder CUB_200_2011, see erfattr.cub.cub_test_images")
+        sys.exit("--data: scale paper needs the folder CUB_200_2011, see cub.cub_test_images")
     else:
         loader, source = ImageLoader(sample_images(), batch_size=8), "the embedded images"
     count = given.count if given.count is not None or given.scale == "paper" else 64

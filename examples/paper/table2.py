@@ -17,8 +17,8 @@ from runs import Runs, chosen_recipe, training_options
 from table1 import layer_of
 
 from erfattr import ERF, ImageLoader, fit_gaussian, theoretical_receptive_field
-from erfattr.comparison import Mean
-from erfattr.training import train
+from erfattr.training.comparison import Mean
+from erfattr.training.runs import train
 
 MODELS = {"paper": tuple(TABLE_2), "cpu": ("mobilenet_v2", "demo")}
 

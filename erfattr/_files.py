@@ -1,0 +1,162 @@
+"""Files that are whole or not there, the state of a long run, and what a run's record says of its machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from erfattr._checks import check_positive_int, describe
+
+_FORMAT = 1
+_PACKAGES = ("erfattr", "torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
+
+
+class StateFile:
+    """A checkpoint for `SensitivityMaps.attribute` in a file.
+
+    The file is written beside its place and then renamed: it holds one whole state at any moment, whenever
+    the process is killed. A state belongs to one run, told by ``identity``; the statistics' own settings are
+    compared by `SensitivityMaps`.
+
+    Args:
+        path: The file; its folder must be there.
+        identity: What the run is made of (model, hash of the weights, images): texts, numbers, lists of them.
+        interval: Save after this many images: so much is lost at most.
+
+    Raises:
+        TypeError: ``interval`` is not an integer.
+        ValueError: ``interval`` is not positive; the folder is missing, or ``path`` is one. When loading: the
+            file is no state, or that of another run; the first thing that differs is named.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> state = StateFile(Path(folder.name) / "state.pt", {"model": "demo"})
+        >>> state.load()
+        >>> state.save({"next_index": 256})
+        >>> StateFile(Path(folder.name) / "state.pt", {"model": "demo"}).load()
+        {'next_index': 256}
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], interval: int = 256) -> None:
+        check_positive_int("interval", interval)
+        self.path = Path(path)
+        self.identity = dict(identity)
+        self.interval = interval
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise ValueError(f"path: expected a file in a folder that is there, got {str(self.path)!r}")
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state saved last, or ``None`` where the file is not there."""
+        if not self.path.exists():
+            return None
+        try:
+            saved = torch.load(self.path, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise ValueError(f"path: {str(self.path)!r} cannot be read as a state: {error}") from error
+        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
+            raise ValueError(f"path: {str(self.path)!r} is no state that this version of erfattr wrote")
+        for key in sorted({*self.identity, *saved["identity"]}):
+            mine, its = self.identity.get(key), saved["identity"].get(key)
+            if mine != its:
+                raise ValueError(
+                    f"path: {str(self.path)!r} is the state of another run: expected {key} {describe(mine)}, "
+                    f"got {describe(its)}; remove the file to begin anew"
+                )
+        state: dict[str, Any] = saved["state"]
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state."""
+        write_whole(self.path, {"format": _FORMAT, "identity": self.identity, "state": state})
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write with ``torch.save`` beside the file's place, then rename: the file is whole or not there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside the files' final place; move its files there when the block ends.
+
+    When the block raises, nothing of it stays, nor does ``folder`` if it was not there before. Entering it
+    early is how a run learns that it cannot write before its long part.
+
+    Raises:
+        OSError: ``folder`` cannot be made or written to.
+    """
+    target = Path(folder)
+    missing = [path for path in (target, *target.parents) if not path.exists()]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".erfattr-", dir=target))
+    except OSError as error:
+        raise OSError(f"output folder {str(target)!r} cannot be written to: {error}") from error
+    try:
+        yield stage
+        for path in sorted(stage.iterdir()):
+            os.replace(path, target / path.name)
+    except BaseException:
+        shutil.rmtree(stage)
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+    stage.rmdir()
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON can hold; numbers that are not finite become ``None``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"record: expected what JSON can hold, got {describe(value)}")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and machine, as a run's record needs them."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }

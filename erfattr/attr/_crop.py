@@ -1,0 +1,118 @@
+"""The part of the image that holds all a unit can see, on which the unit computes the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from erfattr.receptive_field.field import ReceptiveField, receptive_fields
+
+Unit = tuple[int, int]
+
+# A crop that saves less than this share of the pixels is not worth a second trace.
+_WORTHWHILE = 0.8
+
+
+@dataclass(frozen=True)
+class Cone:
+    """A crop of the image, and where the units are in the maps of the crop.
+
+    Attributes:
+        rows: First row and the one behind the last.
+        columns: First column and the one behind the last.
+        units: The units' positions in the crop's maps, in the order they were asked for.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    units: tuple[Unit, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the crop."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+
+def find_cone(
+    model: nn.Module,
+    wanted: Sequence[tuple[str, Unit]],
+    fields: Mapping[str, ReceptiveField],
+    in_channels: int,
+) -> Cone | None:
+    """Return the smallest aligned crop on which every wanted unit computes what it does on the whole image.
+
+    The crop holds the clipped theoretical receptive field of every unit. It begins at a multiple of all
+    strides up to the last wanted layer, so every map of the crop is a piece of the whole image's map; where
+    it does not end at the image's own border, the padding there is only seen by positions outside the units'
+    cones. That the units of the crop read the same pixels is not assumed but traced a second time.
+
+    Args:
+        model: The network.
+        wanted: Layer and unit of each.
+        fields: Of every layer of ``model``, for the whole image.
+        in_channels: Of the images.
+
+    Returns:
+        The crop; ``None`` where a unit sees (nearly) the whole image or where sameness is not proven.
+    """
+    chosen = [fields.get(layer) for layer, _ in wanted]
+    known = [field for field in chosen if field is not None and _local(field)]
+    if len(known) < len(wanted):
+        return None
+    boxes = [field.bounds(unit, clipped=True) for field, (_, unit) in zip(known, wanted, strict=True)]
+    if any(box[2] < box[0] or box[3] < box[1] for box in boxes):
+        return None
+    height, width = known[0].input_size
+    names = list(fields)
+    before = names[: max(names.index(layer) for layer, _ in wanted) + 1]
+    steps = [_alignment(fields[name].stride[axis] for name in before) for axis in (0, 1)]
+    rows = _aligned(min(box[0] for box in boxes), max(box[2] for box in boxes), steps[0], height)
+    columns = _aligned(min(box[1] for box in boxes), max(box[3] for box in boxes), steps[1], width)
+    if (rows[1] - rows[0]) * (columns[1] - columns[0]) > _WORTHWHILE * height * width:
+        return None
+    units = []
+    for field, (_, unit) in zip(known, wanted, strict=True):
+        shift = rows[0] / field.stride[0], columns[0] / field.stride[1]
+        units.append((unit[0] - int(shift[0]), unit[1] - int(shift[1])))
+    cone = Cone(rows, columns, tuple(units))
+    cropped = receptive_fields(model, cone.size, in_channels=in_channels, probe=False)
+    same = all(
+        _same(field, unit, cropped.get(layer), inside, (rows[0], columns[0]))
+        for field, (layer, unit), inside in zip(known, wanted, units, strict=True)
+    )
+    return cone if same else None
+
+
+def _local(field: ReceptiveField) -> bool:
+    """Whether the field was read from operators that all act locally, with whole strides."""
+    whole = all(float(step).is_integer() and step >= 1 for step in field.stride)
+    return field.method == "operators" and field.status in ("exact", "upper bound") and whole
+
+
+def _alignment(strides: object) -> int:
+    """Return the least common multiple of the whole ones among the strides."""
+    return math.lcm(*(int(step) for step in strides if float(step).is_integer() and step >= 1))  # type: ignore[attr-defined]
+
+
+def _aligned(first: int, last: int, step: int, length: int) -> tuple[int, int]:
+    """Widen first..last to multiples of ``step``, inside the image."""
+    return first // step * step, min(-(-(last + 1) // step) * step, length)
+
+
+def _same(
+    field: ReceptiveField, unit: Unit, cropped: ReceptiveField | None, inside: Unit, offset: Unit
+) -> bool:
+    """Whether the unit of the crop reads the same pixels as the unit of the whole image."""
+    if cropped is None or not _local(cropped) or cropped.stride != field.stride:
+        return False
+    if not all(0 <= index < length for index, length in zip(inside, cropped.output_size, strict=True)):
+        return False
+    for whole, part, start in zip(field.touched(unit), cropped.touched(inside), offset, strict=True):
+        if whole != tuple(index + start for index in part):
+            return False
+    y0, x0, y1, x1 = cropped.bounds(inside)
+    y, x = offset
+    return field.bounds(unit) == (y0 + y, x0 + x, y1 + y, x1 + x)

@@ -1,0 +1,358 @@
+"""Sensitivity maps of units and of the output, several in one pass; `ERF` and `DeadPixelMap` stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from threading import Event
+from typing import Any, Literal, Protocol
+
+import torch
+from captum._utils.common import _format_additional_forward_args
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from erfattr._batches import count_images, numbered_batches
+from erfattr._checks import check_choice, check_fraction, check_positive_int, describe
+from erfattr._model import find_layer, refuse_batch_statistics, untouched
+from erfattr._processes import agree, rank_and_world
+from erfattr.attr._run import Placement, Run, begin_run, refuse_non_finite
+from erfattr.attr.sources import RECTIFY, FeatureUnit, ModelOutput, Rectify
+from erfattr.execution import Execution
+from erfattr.metrics.corrected_imbalance import corrected_imbalance
+from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
+
+ToleranceOf = Literal["pixels", "L1", "L2"]
+
+# Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
+_CHECK_INTERVAL = 16
+# The precision is looked at each time this share of images has come on top, so that looking costs little.
+_LOOK_AGAIN = 1.1
+
+
+class Checkpoint(Protocol):
+    """Where the state of a long run is kept: a file, usually (`StateFile`)."""
+
+    interval: int
+    """Save after this many images."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state saved last, or ``None`` where there is none."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state: numbers, texts, tensors, lists, tuples and dicts."""
+
+
+class SensitivityMaps:
+    r"""Maps of several units and outputs from one forward pass a batch.
+
+    For every image and every source s (a unit's channel mean F of eq. 1, or an output) the map is
+    :math:`\mathrm{rectify}(\frac{1}{C} \sum_z \partial s / \partial I_{xyz})` (eq. 2), and the result its
+    mean over images (eq. 3). The gradient of a sum over a batch is, image by image, the gradient of each
+    image, so any batch size gives what batch size 1 gives, to rounding. In float32 another order of summation
+    flips some ReLU decisions inside the network, which moves a map of few images by up to a percent of its
+    maximum; prove equalities in float64.
+
+    The model runs in evaluation mode and in its own dtype, on its own device, and comes back as it was.
+
+    Args:
+        model: The network. `FeatureUnit` needs a ``torch.nn.Module``; `ModelOutput` takes any callable.
+        sources: What to map.
+        rectify: What is done to each image's gradient before averaging: ``"relu"`` (eq. 3), ``"abs"`` or
+            ``"none"``.
+        execution: How the model is run; see `Execution`.
+
+    Raises:
+        TypeError: ``model`` is not callable, ``sources`` holds something else than the two kinds, or
+            ``execution`` is not an `Execution`.
+        ValueError: unknown ``rectify``, no source, or a layer that the model does not have.
+
+    Example:
+        >>> model = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 2.0)
+        >>> maps = SensitivityMaps(model, [ModelOutput((0, 1, 1))])
+        >>> maps.attribute(torch.zeros(4, 1, 3, 4))[0].mean
+        tensor([[2., 2., 2., 0.],
+                [2., 2., 2., 0.],
+                [2., 2., 2., 0.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        sources: Sequence[FeatureUnit | ModelOutput],
+        rectify: Rectify = "relu",
+        execution: Execution | None = None,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"model: expected a torch.nn.Module or another callable, got {describe(model)}")
+        check_choice("rectify", rectify, tuple(RECTIFY))
+        self.model = model
+        self.sources = list(sources)
+        self.rectify = rectify
+        self.execution = Execution() if execution is None else execution
+        if not isinstance(self.execution, Execution):
+            raise TypeError(f"execution: expected an Execution or None, got {describe(execution)}")
+        if not self.sources:
+            raise ValueError("sources: expected at least one FeatureUnit or ModelOutput, got none")
+        for source in self.sources:
+            if not isinstance(source, (FeatureUnit, ModelOutput)):
+                raise TypeError(f"sources: expected FeatureUnit or ModelOutput, got {describe(source)}")
+            if isinstance(source, FeatureUnit):
+                if not isinstance(model, nn.Module):
+                    raise TypeError(f"model: a layer's unit needs a torch.nn.Module, got {describe(model)}")
+                if source.layer is not None:
+                    find_layer(model, source.layer)
+
+    def attribute(
+        self,
+        inputs: Any,
+        additional_forward_args: Any = None,
+        *,
+        max_examples: int | None = None,
+        tolerance: float | None = None,
+        tolerance_of: ToleranceOf = "pixels",
+        show_progress: bool = False,
+        groups: int = 16,
+        checkpoint: Checkpoint | None = None,
+    ) -> list[MapStatistics]:
+        """Average the maps over images.
+
+        Inside an initialised ``torch.distributed`` group every process is given the same ``inputs``, runs its
+        share of the batches, and returns the statistics of all; a process that fails ends the run of all.
+
+        Args:
+            inputs: Images: an iterable of batches (a ``DataLoader``), or one batch. A batch is a tensor
+                (N, C, H, W) of floating-point values, a tuple or list that begins with one (labels second),
+                or a dict that holds one. All images share one size.
+            additional_forward_args: Further arguments of the model, the same for every batch.
+            max_examples: Stop after this many images.
+            tolerance: Stop as soon as the relative standard error is below this, in (0, 1], for every source;
+                the statistics say how many images that took. Not with several processes.
+            tolerance_of: Of what: ``"pixels"``: median over pixels of standard error / mean; ``"L1"`` or
+                ``"L2"``: the noise-corrected imbalance index of the map divided by its mean.
+            show_progress: Show a progress bar on standard error.
+            groups: Number of interleaved groups kept for jackknife standard errors.
+            checkpoint: Where the state is saved every so many images, and found when the run is started
+                again with the same arguments; it then goes on, and ends with exactly the same maps.
+
+        Returns:
+            For each source its `MapStatistics`, float64, on the CPU. Unit: output per input value. With
+            ``"relu"`` and ``"abs"`` nothing is negative.
+
+        Raises:
+            TypeError: integer images, or batches or outputs of an unknown kind.
+            ValueError: no image; NaN in an image; images of different sizes; a layer that never ran or whose
+                output is not (N, C, H, W); a unit outside the map; a non-finite gradient, whose image is
+                named; a map that is zero everywhere; a ``tolerance`` outside (0, 1] or with several
+                processes; a saved state of another run.
+            ProcessError: (a ``RuntimeError``) another process failed.
+        """
+        if max_examples is not None:
+            check_positive_int("max_examples", max_examples)
+        if tolerance is not None:
+            check_fraction("tolerance", tolerance)
+        check_choice("tolerance_of", tolerance_of, ("pixels", "L1", "L2"))
+        rank, world = rank_and_world()
+        if tolerance is not None and world > 1:
+            raise ValueError(f"tolerance: expected None with several processes, got {tolerance} with {world}")
+        streams = [StreamingStatistics(groups) for _ in self.sources]
+        placement: Placement | None = None
+        start = 0
+        failure: Exception | None = None
+        try:
+            saved = None if checkpoint is None else checkpoint.load()
+            if saved is not None:
+                self._check_same_run(saved["settings"])
+                placement = Placement.from_dict(saved["placement"])
+                start = saved["next_index"]
+                for stream, state in zip(streams, saved["streams"], strict=True):
+                    stream.load_state_dict(state)
+            with self._undisturbed():
+                unsaved = 0
+                look_at = 2 * groups
+                enough = Event()
+                for first_index, run, maps in self._batches_of_maps(
+                    inputs,
+                    additional_forward_args,
+                    max_examples,
+                    show_progress and rank == 0,
+                    start=start,
+                    share=(rank, world),
+                    stop=enough.is_set,
+                ):
+                    if placement not in (None, run.placement):
+                        raise ValueError(
+                            f"checkpoint: expected the state of a run of {run.placement}, got {placement}"
+                        )
+                    placement = run.placement
+                    for one, stream in zip(maps, streams, strict=True):
+                        stream.update(one, first_index)
+                    unsaved += len(maps[0])
+                    if checkpoint is not None and unsaved >= checkpoint.interval:
+                        state = _state(self._settings(), placement, first_index + len(maps[0]), streams)
+                        checkpoint.save(state)
+                        unsaved = 0
+                    if tolerance is not None and streams[0].n_images >= look_at:
+                        look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
+                        errors = [_relative_error(one, tolerance_of) for one in placement.results(streams)]
+                        if max(errors) < tolerance:
+                            enough.set()
+        except Exception as error:
+            # The other processes must hear of it before they wait for this one.
+            if world == 1:
+                raise
+            failure = error
+        if world > 1:
+            placement = agree(placement, failure)
+            for stream in streams:
+                stream.reduce(None if placement is None else placement.map_size)
+        if placement is None:
+            raise ValueError("inputs: expected at least one image, got none")
+        results = placement.results(streams)
+        for result in results:
+            if not bool(result.mean.any()):
+                name = result.source.layer if result.source else "output"
+                raise ValueError(
+                    f"inputs: the map of {name!r} is zero everywhere, so none of these images excites it "
+                    f'(rectify="{self.rectify}")'
+                )
+        return results
+
+    def per_image(
+        self,
+        inputs: Any,
+        additional_forward_args: Any = None,
+        *,
+        max_examples: int | None = None,
+        show_progress: bool = False,
+    ) -> list[Tensor]:
+        """Return the maps of every image instead of their mean.
+
+        Arguments and errors are those of `attribute`, but for the map that is zero everywhere: one image may
+        well have one. Several processes share nothing here.
+
+        Returns:
+            For each source (N, H, W) in the model's dtype, on the CPU.
+        """
+        if max_examples is not None:
+            check_positive_int("max_examples", max_examples)
+        collected: list[list[Tensor]] = [[] for _ in self.sources]
+        with self._undisturbed():
+            for _, run, maps in self._batches_of_maps(
+                inputs, additional_forward_args, max_examples, show_progress
+            ):
+                for one, parts in zip(maps, collected, strict=True):
+                    parts.append(run.placement.placed(one.cpu()))
+        if not collected[0]:
+            raise ValueError("inputs: expected at least one image, got none")
+        return [torch.cat(parts) for parts in collected]
+
+    def reduced(
+        self,
+        inputs: Any,
+        additional_forward_args: Any = None,
+        *,
+        reduction: Literal["mean", "none"] = "mean",
+        return_statistics: bool = False,
+        max_examples: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Return the first source's map as an attribution class does: see `ERF.attribute`."""
+        check_choice("reduction", reduction, ("mean", "none"))
+        if reduction == "none":
+            if return_statistics or options.get("tolerance") is not None:
+                name = "return_statistics" if return_statistics else "tolerance"
+                raise ValueError(f'{name}: reduction="none" averages nothing, so it has none')
+            return self.per_image(
+                inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress
+            )[0]
+        statistics = self.attribute(
+            inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress, **options
+        )[0]
+        return (statistics.mean, statistics) if return_statistics else statistics.mean
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what a saved state must have been computed with, as plain numbers, texts and tuples."""
+        sources: list[tuple[Any, ...]] = []
+        for source in self.sources:
+            if isinstance(source, ModelOutput):
+                sources.append(("output", source.target))
+                continue
+            layer = source.layer
+            if isinstance(layer, nn.Module) and isinstance(self.model, nn.Module):
+                layer, _ = find_layer(self.model, layer)
+            sources.append((layer, source.unit, source.to_spatial is not None))
+        return {"sources": sources, "rectify": self.rectify, "execution": asdict(self.execution)}
+
+    def _check_same_run(self, saved: dict[str, Any]) -> None:
+        for name, mine in self._settings().items():
+            if saved[name] != mine:
+                raise ValueError(
+                    f"checkpoint: expected the state of a run with {name} {mine}, got one with {saved[name]}"
+                )
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        with torch.inference_mode(False), torch.enable_grad(), untouched(self.model):
+            yield
+
+    def _batches_of_maps(
+        self,
+        inputs: Any,
+        additional_forward_args: Any,
+        max_examples: int | None,
+        show_progress: bool,
+        *,
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[int, Run, list[Tensor]]]:
+        """Yield number of the first image, how it was run, and the maps of each batch."""
+        extra = _format_additional_forward_args(additional_forward_args) or ()
+        wants_labels = any(
+            isinstance(source, ModelOutput) and source.target == "label" for source in self.sources
+        )
+        run: Run | None = None
+        pending: list[tuple[int, Tensor]] = []
+        total = count_images(inputs, max_examples)
+        with tqdm(total=total, initial=start, unit="image", disable=not show_progress) as bar:
+            for first_index, images, labels in numbered_batches(
+                inputs, wants_labels, max_examples=max_examples, start=start, share=share
+            ):
+                refuse_batch_statistics(self.model, len(images))
+                if run is None:
+                    run = begin_run(self.model, self.sources, self.rectify, self.execution, images[:1], extra)
+                maps = run.maps(images, labels, extra, first_index)
+                pending.extend((first_index, torch.isfinite(one).flatten(1).all(1)) for one in maps)
+                if not maps[0].is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
+                    refuse_non_finite(pending)
+                yield first_index, run, maps
+                bar.update(len(images) * share[1])
+                if stop():
+                    break
+        refuse_non_finite(pending)
+
+
+def _state(
+    settings: dict[str, Any], placement: Placement, next_index: int, streams: Sequence[StreamingStatistics]
+) -> dict[str, Any]:
+    return {
+        "settings": settings,
+        "placement": placement.as_dict(),
+        "next_index": next_index,
+        "streams": [stream.state_dict() for stream in streams],
+    }
+
+
+def _relative_error(statistics: MapStatistics, of: ToleranceOf) -> float:
+    """Return the relative standard error of a map, as ``tolerance_of`` says."""
+    if of == "pixels":
+        seen = statistics.mean != 0
+        if not bool(seen.any()):
+            return float("inf")
+        return float((statistics.standard_error[seen] / statistics.mean[seen].abs()).median())
+    index = corrected_imbalance(statistics, order=1 if of == "L1" else 2)
+    return index.standard_error / index.value if index.value > 0 else float("inf")

@@ -1,0 +1,304 @@
+"""How large a map is, whatever its shape: scores of its mass about a unit's projected centre."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from erfattr._checks import as_map, as_numbers, as_point, check_fraction
+
+_Array = npt.NDArray[np.float64]
+
+FRACTIONS = (0.2, 0.3, 0.5, 0.99)
+RADII = (10.0, 20.0, 40.0, 80.0)
+
+
+@dataclass(frozen=True)
+class AreaRatio:
+    """One row of RepLKNet's table: see :func:`replknet_area_ratio`."""
+
+    threshold: float
+    side: int | None
+    area_ratio: float | None
+
+
+@dataclass(frozen=True)
+class SizeScores:
+    """Size scores of one map about a unit's projected centre; what they mean: the function of each name.
+
+    Attributes:
+        center: the projected centre (y, x) that was passed, in pixels.
+        shape: (H, W) of the map.
+        centroid: centre of mass (y, x) in pixels.
+        centroid_offset: centroid minus center, (y, x) in pixels.
+        fractions: shares of the mass that the squares hold.
+        mass_squares: sides of these squares in pixels.
+        radii: radii in pixels.
+        radial_mass: shares of the mass within these radii.
+        replknet_area_ratio: about the image centre and not scale-free; for published tables only.
+    """
+
+    center: tuple[float, float]
+    shape: tuple[int, int]
+    centroid: tuple[float, float]
+    centroid_offset: tuple[float, float]
+    fractions: tuple[float, ...]
+    mass_squares: tuple[float, ...]
+    radii: tuple[float, ...]
+    radial_mass: tuple[float, ...]
+    replknet_area_ratio: tuple[AreaRatio, ...]
+
+
+def size_scores(
+    map: Any,  # noqa: A002
+    center: tuple[float, float],
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    radii: Sequence[float] = RADII,
+) -> SizeScores:
+    """Return all size scores of a map about a unit's projected centre, for reports.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero.
+        center: the unit's projected centre (y, x) in pixels, as ``ReceptiveField.center`` gives it.
+        fractions: for :func:`mass_squares` and :func:`replknet_area_ratio`, each in (0, 1].
+        radii: for :func:`radial_mass`, in pixels, each at least 0.
+
+    Returns:
+        :class:`SizeScores`.
+
+    Raises:
+        TypeError: ``map``, ``center``, ``fractions`` or ``radii`` is not numeric.
+        ValueError: as the functions gathered here.
+
+    Example:
+        >>> import torch
+        >>> scores = size_scores(torch.ones(9, 9), center=(4, 4), fractions=(0.1,), radii=(1,))
+        >>> scores.mass_squares, scores.centroid_offset, scores.radial_mass == (5 / 81,)
+        ((3.0,), (0.0, 0.0), True)
+    """
+    return SizeScores(
+        center=as_point("center", center),
+        shape=_mass("map", map).shape,
+        centroid=centroid(map),
+        centroid_offset=centroid_offset(map, center),
+        fractions=tuple(float(fraction) for fraction in fractions),
+        mass_squares=mass_squares(map, center, fractions),
+        radii=tuple(float(radius) for radius in radii),
+        radial_mass=radial_mass(map, center, radii),
+        replknet_area_ratio=replknet_area_ratio(map, fractions),
+    )
+
+
+def mass_squares(
+    map: Any,  # noqa: A002
+    center: tuple[float, float],
+    fractions: Sequence[float] = FRACTIONS,
+) -> tuple[float, ...]:
+    """Return the sides of the smallest centred squares that hold given shares of a map's mass.
+
+    The square is centred at the projected centre and holds whole pixels: with half side r + 1/2 it holds the
+    pixels whose centres lie at most r away along both axes, and r grows through the distances that occur. So
+    the side 2 r + 1 is 1, 3, 5, ... for a centre on a pixel, 2, 4, 6, ... for one between four pixels, and
+    any real number elsewhere. Parts of the square outside the image hold nothing and still count in the side.
+    The score
+    does not depend on the map's scale, and not on the image size unless the image cuts the map off.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero.
+        center: the unit's projected centre (y, x) in pixels; it may be fractional or outside the image. Not
+            the image centre: measured from there, the square grows by twice the distance between the two.
+        fractions: shares of the mass, each in (0, 1].
+
+    Returns:
+        One side in pixels for each fraction.
+
+    Raises:
+        TypeError: ``map``, ``center`` or ``fractions`` is not numeric.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
+            finite numbers; ``fractions`` is empty or has a number outside (0, 1].
+
+    Example:
+        Squares of 1, 3 and 5 pixels hold 1, 9 and 25 of 25 equal pixels.
+
+        >>> import torch
+        >>> mass_squares(torch.ones(5, 5), center=(2, 2), fractions=(0.04, 0.3, 0.99))
+        (1.0, 3.0, 5.0)
+        >>> mass_squares(torch.ones(4, 4), center=(1.5, 1.5), fractions=(0.25, 0.26))
+        (2.0, 4.0)
+    """
+    mass = _mass("map", map)
+    center_y, center_x = as_point("center", center)
+    wanted = as_numbers("fractions", fractions)
+    for fraction in wanted:
+        check_fraction("fractions", fraction)
+    rows, columns = np.abs(np.arange(mass.shape[0]) - center_y), np.abs(np.arange(mass.shape[1]) - center_x)
+    distance = np.maximum(rows[:, None], columns[None, :]).ravel()
+    reach, ring = np.unique(distance, return_inverse=True)
+    held = np.cumsum(np.bincount(ring.ravel(), weights=mass.ravel()))
+    # A share met exactly must not be missed by rounding in the sums.
+    needed = np.array(wanted) * held[-1] * (1 - 1e-12)
+    return tuple((2 * reach[np.searchsorted(held, needed)] + 1).tolist())
+
+
+def radial_mass(
+    map: Any,  # noqa: A002
+    center: tuple[float, float],
+    radii: Sequence[float] = RADII,
+) -> tuple[float, ...]:
+    """Return the shares of a map's mass within given distances of the projected centre.
+
+    A pixel counts whole when its centre is at most the radius away (Euclidean distance). The score does not
+    depend on the map's scale.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero.
+        center: the unit's projected centre (y, x) in pixels.
+        radii: distances in pixels, each at least 0.
+
+    Returns:
+        One share in [0, 1] for each radius.
+
+    Raises:
+        TypeError: ``map``, ``center`` or ``radii`` is not numeric.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
+            finite numbers; ``radii`` is empty or has a negative or non-finite number.
+
+    Example:
+        A pixel and its four neighbours are 5 of 25.
+
+        >>> import torch
+        >>> radial_mass(torch.ones(5, 5), center=(2, 2), radii=(0, 1, 10))
+        (0.04, 0.2, 1.0)
+    """
+    mass = _mass("map", map)
+    center_y, center_x = as_point("center", center)
+    wanted = as_numbers("radii", radii)
+    if min(wanted) < 0:
+        raise ValueError(f"radii: expected no negative distance, got {min(wanted):g}")
+    rows, columns = np.arange(mass.shape[0]) - center_y, np.arange(mass.shape[1]) - center_x
+    distance = np.hypot(rows[:, None], columns[None, :])
+    total = mass.sum()
+    return tuple(min(float(mass[distance <= radius].sum() / total), 1.0) for radius in wanted)
+
+
+def centroid(map: Any) -> tuple[float, float]:  # noqa: A002
+    """Return the centre of mass (y, x) of a map, in pixels with pixel centres at integers.
+
+    An envelope cut off by the image border pulls the centroid inwards;
+    :func:`~erfattr.metrics.gaussian_fit.fit_gaussian` has a centre too, which a cut does not move.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero.
+
+    Returns:
+        (y, x), inside the image.
+
+    Raises:
+        TypeError: ``map`` is not numeric.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero.
+
+    Example:
+        >>> import torch
+        >>> centroid(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
+        (0.75, 1.5)
+    """
+    mass = _mass("map", map)
+    total = mass.sum()
+    rows, columns = np.arange(mass.shape[0]), np.arange(mass.shape[1])
+    return float(mass.sum(axis=1) @ rows / total), float(mass.sum(axis=0) @ columns / total)
+
+
+def centroid_offset(map: Any, center: tuple[float, float]) -> tuple[float, float]:  # noqa: A002
+    """Return how far a map's centre of mass lies from the unit's projected centre: centroid minus center.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero.
+        center: the unit's projected centre (y, x) in pixels.
+
+    Returns:
+        (y, x) in pixels; positive is below and to the right of the projected centre.
+
+    Raises:
+        TypeError: ``map`` or ``center`` is not numeric.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
+            finite numbers.
+
+    Example:
+        >>> import torch
+        >>> centroid_offset(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]]), center=(0, 1))
+        (0.75, 0.5)
+    """
+    center_y, center_x = as_point("center", center)
+    y, x = centroid(map)
+    return y - center_y, x - center_x
+
+
+def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tuple[AreaRatio, ...]:  # noqa: A002
+    r"""Return RepLKNet's "high-contribution area ratio", for comparison with published tables only.
+
+    The scores S = log10(R + 1) / max log10(R + 1) are summed over squares of 2 i + 1 pixels about the image's
+    pixel (H // 2, W // 2), i = 1, 2, ... below H // 2; the first square with more than the threshold's share
+    of the sum gives the side, and side^2 / (H W) the area ratio.
+
+    It is **not scale-free**: the logarithm leaves gradients far below 1 as they are and compresses those
+    above, so the same map times a constant gets another side (a Gaussian of sigma 30 on 224 x 224 pixels at
+    threshold 0.5: 65 at height 0.001, 113 at height 1000). Published numbers are about gradients summed over
+    images' channels after the ReLU, in the units of their own preprocessing, and about the image centre,
+    wherever the unit sits. Use :func:`mass_squares` for everything else.
+
+    Args:
+        map: sensitivity map, shape (H, W), not negative, not all zero. Its scale matters.
+        thresholds: shares of the log-scaled sum, each in (0, 1].
+
+    Returns:
+        One :class:`AreaRatio` for each threshold; its side and ratio are None where no square is large
+        enough.
+
+    Raises:
+        TypeError: ``map`` or ``thresholds`` is not numeric.
+        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``thresholds`` is empty
+            or has a number outside (0, 1].
+
+    Example:
+        9 of 49 equal pixels are 18 %, 25 are 51 %.
+
+        >>> import torch
+        >>> replknet_area_ratio(torch.ones(7, 7), thresholds=(0.5,))
+        (AreaRatio(threshold=0.5, side=5, area_ratio=0.51...),)
+
+    References:
+        X. Ding et al.: Scaling Up Your Kernels to 31x31, CVPR 2022;
+        https://github.com/DingXiaoH/RepLKNet-pytorch, erf/analyze_erf.py.
+    """
+    mass = _mass("map", map)
+    wanted = as_numbers("thresholds", thresholds)
+    for threshold in wanted:
+        check_fraction("thresholds", threshold)
+    scores = np.log10(mass + 1)
+    height, width = scores.shape
+    center_y, center_x = height // 2, width // 2
+    held = [
+        scores[max(center_y - i, 0) : center_y + i + 1, max(center_x - i, 0) : center_x + i + 1].sum()
+        / scores.sum()
+        for i in range(1, height // 2)
+    ]
+    ratios = []
+    for threshold in wanted:
+        side = next((2 * i + 1 for i, share in enumerate(held, start=1) if share > threshold), None)
+        ratios.append(AreaRatio(threshold, side, None if side is None else side**2 / (height * width)))
+    return tuple(ratios)
+
+
+def _mass(name: str, value: Any) -> _Array:
+    """Return a map as a float64 array, or raise unless it can be read as a distribution of mass."""
+    mass: _Array = as_map(name, value).detach().cpu().double().numpy()
+    if mass.min() < 0:
+        raise ValueError(f"{name}: expected no negative values, got a minimum of {mass.min():g}")
+    if mass.max() == 0:
+        raise ValueError(f"{name}: expected some mass, got a map of zeros")
+    return mass

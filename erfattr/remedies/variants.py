@@ -1,0 +1,92 @@
+"""The changes of a network that are compared in training, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from erfattr._checks import describe, suggest
+from erfattr.remedies.downsampling import average_shortcuts, blur_downsampling
+from erfattr.remedies.kernel_padding import pad_kernels
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change of a network.
+
+    Attributes:
+        description: What it does, in a line.
+        change: Takes a network and the seed of what is drawn anew; returns a changed copy.
+    """
+
+    description: str
+    change: Callable[[nn.Module, int], nn.Module]
+
+
+def _original(model: nn.Module, _: int) -> nn.Module:
+    return copy.deepcopy(model)
+
+
+def _padded(model: nn.Module, _: int) -> nn.Module:
+    return pad_kernels(model, pool="widen")
+
+
+def _blurpool(model: nn.Module, _: int) -> nn.Module:
+    return blur_downsampling(model)
+
+
+def _resnetd(model: nn.Module, _: int) -> nn.Module:
+    return average_shortcuts(model)
+
+
+def _padded_fresh(model: nn.Module, seed: int) -> nn.Module:
+    padded, changes = pad_kernels(model, pool="widen", return_changes=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for name in changes.changed:
+            layer = padded.get_submodule(name)
+            if isinstance(layer, nn.Conv2d):  # as ResNets are initialised
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return padded
+
+
+VARIANTS: dict[str, Variant] = {
+    "original": Variant("the network as it is", _original),
+    "padded": Variant(
+        "kernels padded by trainable zeros, odd pools with stride 2 widened, as in the paper", _padded
+    ),
+    "padded_fresh": Variant("as padded, and every padded kernel drawn anew as a whole", _padded_fresh),
+    "blurpool": Variant("steps of 2 only after a blur (BlurPool)", _blurpool),
+    "resnetd": Variant("1x1 shortcuts read the mean of the pixels they step over (ResNet-D)", _resnetd),
+}
+
+
+def make_variant(name: str, model: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a changed copy of a network.
+
+    Args:
+        name: One of ``VARIANTS``.
+        model: Only read.
+        seed: Of weights that are drawn anew. The global random state comes back as it was.
+
+    Raises:
+        TypeError: ``name`` is no text, or ``model`` not a module.
+        ValueError: no such variant (the nearest names are suggested), or a layer that cannot be changed.
+
+    Example:
+        >>> make_variant("padded", nn.Conv2d(3, 8, 3, stride=2, padding=1)).kernel_size
+        (4, 4)
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    if not isinstance(name, str):
+        raise TypeError(f"variant: expected a name, got {describe(name)}")
+    if name not in VARIANTS:
+        raise ValueError(
+            f"variant: expected one of {', '.join(VARIANTS)}, got {name!r}{suggest(name, VARIANTS)}"
+        )
+    return VARIANTS[name].change(model, seed)

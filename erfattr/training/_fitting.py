@@ -1,0 +1,314 @@
+"""The part of training that stands on Lightning; imported only when a run begins."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from erfattr.datasets.augmented_images import AugmentedDataset
+from erfattr.training.data import TrainingData
+from erfattr.training.recipes import Recipe
+
+CHECKPOINT = "last.ckpt"
+
+
+class NonFiniteLossError(ValueError):
+    """The loss is infinite or not a number; the message names the epoch."""
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """The order of an epoch, shared among processes, which tells the data set what epoch begins."""
+
+    dataset: AugmentedDataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch, and draw the items anew for it."""
+        super().set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
+
+
+class Fitting(LightningModule):
+    """A network on its way through a recipe.
+
+    All that a run depends on is in the checkpoint, or is a function of seed and epoch: a run that goes on
+    from the checkpoint of an epoch ends as one that was never stopped.
+
+    Args:
+        model: Trained in place.
+        recipe: How.
+        data: On what.
+        seed: Of the order of the images, and of random numbers inside the network.
+        num_workers: Processes that prepare images, for each process that trains.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, data: TrainingData, seed: int, num_workers: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.data = data
+        self.seed = seed
+        self.num_workers = num_workers
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] | None = None
+        self.accuracy = math.nan
+        self._counts = [0, 0]
+        self._begun = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        output = self.model(images)
+        # torchvision's Inception and GoogLeNet add auxiliary outputs in training mode.
+        logits: Tensor = getattr(output, "logits", output)
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        """Stochastic gradient descent, its rate on a cosine over the epochs."""
+        recipe = self.recipe
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)]
+
+    # Data. A loader's own generator draws the seeds of its workers, which nothing here depends on; without it
+    # they would come out of the global state, more of them in a run that was resumed.
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches; incomplete ones are left out."""
+        sampler = EpochSampler(
+            self.data.train,
+            self.trainer.world_size,
+            self.trainer.global_rank,
+            seed=_number(self.seed),
+            drop_last=True,
+        )
+        # Lightning tells the sampler about epochs only after the workers have begun with the first, and its
+        # own count of them is not yet that of the checkpoint.
+        sampler.set_epoch(len(self.history))
+        return self._loader(self.data.train, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return what is looked at after each epoch."""
+        part = self.data.test if self.recipe.task == "micro_object" else self.data.validation
+        return self.evaluation_loader(part)
+
+    def evaluation_loader(self, part: AugmentedDataset) -> DataLoader[Any]:
+        """Return batches of a part whose items are fixed."""
+        sampler = None
+        if self.trainer.world_size > 1:
+            sampler = EpochSampler(
+                part, self.trainer.world_size, self.trainer.global_rank, shuffle=False, drop_last=False
+            )
+        return self._loader(part, sampler, drop_last=False)
+
+    def _loader(self, part: AugmentedDataset, sampler: Any, drop_last: bool) -> DataLoader[Any]:
+        return DataLoader(
+            part,
+            self.recipe.batch_size // self.trainer.world_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.device.type == "cuda",
+            drop_last=drop_last,
+            generator=torch.Generator(),
+        )
+
+    # Steps.
+
+    def on_train_start(self) -> None:
+        """Stop at once where the run that is resumed had reached its end."""
+        self._stop_if_settled()
+
+    def on_train_epoch_start(self) -> None:
+        """Seed what the network draws itself, such as dropout."""
+        torch.manual_seed(_number(self.seed, self.current_epoch, self.global_rank))
+        self._begun = time.perf_counter()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Return the loss of a batch."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels)
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteLossError(
+                f"loss: {loss.item()} in epoch {self.current_epoch + 1} of {self.recipe.name}; a smaller "
+                f"learning rate than {self.recipe.learning_rate} may do"
+            )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def on_validation_start(self) -> None:
+        """Note how long training took, and count from zero."""
+        self._seconds = time.perf_counter() - self._begun
+        self._counts = [0, 0]
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Count what is right in a batch."""
+        images, labels = batch
+        self._counts[0] += int((self(images).argmax(1) == labels).sum())
+        self._counts[1] += len(labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum over processes."""
+        counts = torch.tensor(self._counts, dtype=torch.float64, device=self.device)
+        right, seen = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        self.accuracy = 100 * right / seen
+        self.log("accuracy", self.accuracy, sync_dist=True)
+
+    def on_test_start(self) -> None:
+        """Count from zero."""
+        self._counts = [0, 0]
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_train_epoch_end(self) -> None:
+        """Add the epoch to the history; this runs before the checkpoint is written."""
+        images = len(self.data.train) // self.recipe.batch_size * self.recipe.batch_size
+        self.history.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "loss": self.trainer.callback_metrics["loss"].item(),
+                "accuracy": self.accuracy,
+                "seconds": self._seconds,
+                "images_per_second": images / self._seconds,
+            }
+        )
+        if self.best is None or self.accuracy > self.best["accuracy"]:
+            weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = {"epoch": self.current_epoch + 1, "accuracy": self.accuracy, "weights": weights}
+        self._stop_if_settled()
+
+    def _stop_if_settled(self) -> None:
+        recipe = self.recipe
+        if recipe.task == "micro_object" and recipe.stop_after is not None:
+            passed = first_above(self.history, recipe.target)
+            if passed is not None and len(self.history) >= passed + recipe.stop_after:
+                self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not know of."""
+        checkpoint["erfattr"] = {"history": self.history, "best": self.best}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self.history, self.best = checkpoint["erfattr"]["history"], checkpoint["erfattr"]["best"]
+
+
+def first_above(history: list[dict[str, float]], target: float) -> int | None:
+    """Return the first epoch, from 1, whose accuracy exceeds ``target``."""
+    return next((int(record["epoch"]) for record in history if record["accuracy"] > target), None)
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it: one that is there is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        beside = Path(f"{path}.{os.getpid()}")
+        super().save_checkpoint(checkpoint, beside, storage_options)
+        os.replace(beside, path)
+
+
+def make_trainer(
+    folder: Path,
+    epochs: int,
+    *,
+    accelerator: str,
+    devices: int,
+    precision: str,
+    show_progress: bool,
+) -> Trainer:
+    """Return Lightning's trainer, with a checkpoint after each epoch and a CSV log in ``folder``."""
+    callbacks: list[Any] = [
+        ModelCheckpoint(
+            folder, Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+    ]
+    if show_progress:
+        callbacks.append(TQDMProgressBar(leave=True))
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=CSVLogger(folder, name="log"),
+        plugins=[_WholeCheckpoints()],
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,  # of nothing: epochs are logged, steps are not
+        enable_progress_bar=show_progress,
+        enable_model_summary=False,
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process has rank 0, by torch's or the launcher's account."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's notes on hardware, worker counts and folders to itself; warnings of torch stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                "The '.*dataloader' does not have many workers",
+                "GPU available but not used",
+                "Checkpoint directory .* exists",
+                "Experiment logs directory",
+                ".*LeafSpec",
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Make Ctrl-C a KeyboardInterrupt, as it is everywhere else.
+
+    Lightning ends the process with status 1 instead, and leaves SIGINT ignored: in a notebook the next cell
+    could not be stopped any more.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from ended
+
+
+def _number(*parts: int) -> int:
+    """Return a number of 31 bits that stands for all of these, as a seed."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)

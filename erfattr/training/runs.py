@@ -1,0 +1,294 @@
+"""Train a network by a recipe, on Lightning: resumed where it was stopped, and the same to the last bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from erfattr._checks import check_choice, check_positive_int, describe
+from erfattr._files import StateFile, environment, plain, writing
+from erfattr._model import untouched
+from erfattr.models.loading import weights_hash
+from erfattr.training.data import TrainingData
+from erfattr.training.recipes import Recipe
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a network is trained.
+
+    Attributes:
+        accelerator: Lightning's word: ``"cpu"``, ``"gpu"`` or ``"auto"``, a GPU if there is one.
+        devices: Number of GPUs, or of processes on the CPU. They share every batch.
+        precision: Lightning's word: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        num_workers: Processes that prepare images, for each device; 0 prepares them between the steps.
+
+    Raises:
+        TypeError: ``devices`` or ``num_workers`` is not an integer.
+        ValueError: an unknown word, or a number that is too small.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        check_positive_int("devices", self.devices)
+        check_choice("precision", self.precision, PRECISIONS)
+        if isinstance(self.num_workers, bool) or not isinstance(self.num_workers, int):
+            raise TypeError(
+                f"num_workers: expected an integer of at least 0, got {describe(self.num_workers)}"
+            )
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers: expected an integer of at least 0, got {self.num_workers}")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished run.
+
+    Attributes:
+        recipe: What it followed.
+        seed: Of its random numbers.
+        history: For each epoch ``epoch`` (from 1), ``loss`` (mean over training images), ``accuracy`` in
+            percent, ``seconds`` and ``images_per_second`` of training. The accuracy is that of the
+            validation images, for a micro-object run that of the test images.
+        epoch: Whose weights the model has: the best one, for a micro-object run the last.
+        test_accuracy: Of these weights, in percent.
+        epochs_to_target: The first epoch whose accuracy exceeds the recipe's target, and the recipe's number
+            of epochs if none did; ``None`` for classification.
+        model: The trained network, in evaluation mode, on the CPU.
+    """
+
+    recipe: Recipe
+    seed: int
+    history: tuple[dict[str, float], ...]
+    epoch: int
+    test_accuracy: float
+    epochs_to_target: int | None
+    model: nn.Module = field(repr=False)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all but the model as what JSON can hold."""
+        numbers: dict[str, Any] = plain(
+            {name: value for name, value in vars(self).items() if name != "model"}
+        )
+        return numbers
+
+
+def train(
+    model: nn.Module,
+    recipe: Recipe,
+    data: TrainingData,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    hardware: Hardware | None = None,
+    show_progress: bool = False,
+) -> TrainingRun:
+    """Train a copy of a network by a recipe, or go on with a run that was stopped.
+
+    After each epoch a checkpoint is written to ``folder``, so a run that was killed loses one epoch at most;
+    started again with the same arguments it ends with the same weights as one that was never stopped, to the
+    last bit on one machine. A run that is finished is read and not repeated. On one CPU with one number of
+    threads two runs of a seed are equal to the last bit; a GPU's sums may differ in their last digits.
+
+    Args:
+        model: One output for each class of ``data``; it comes back as it was.
+        recipe: How to train.
+        data: On what, from `TrainingImages`.
+        folder: For the checkpoint (``last.ckpt``), Lightning's log (``log/``), and in the end the weights
+            (``weights.pt``, a state dict) and the numbers (``result.json``).
+        seed: Of the order of the images and of random numbers inside the network.
+        hardware: Where; by default one device, a GPU if there is one.
+        show_progress: Show Lightning's progress bar.
+
+    Returns:
+        `TrainingRun`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the network does not give one number for each class; fewer training images than a batch;
+            a batch that the devices cannot share equally; a folder that holds another run (what differs is
+            named); a loss that is not finite (the epoch is named).
+        ImportError: Lightning is not installed.
+        KeyboardInterrupt: Ctrl-C was pressed; the next call goes on.
+        OSError: the folder cannot be written to.
+    """
+    for name, value, kind in (
+        ("model", model, nn.Module),
+        ("recipe", recipe, Recipe),
+        ("data", data, TrainingData),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed: expected an integer of at least 0, got {describe(seed)}")
+    hardware = Hardware() if hardware is None else hardware
+    fitting = _lightning()
+    _check_fit(model, recipe, data, hardware)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = _identity(model, recipe, data, seed, hardware)
+    run = StateFile(folder / "run.pt", identity)
+    begun = run.load() is not None
+    model = copy.deepcopy(model).train()
+    if begun and (folder / "result.json").exists():
+        return _finished(folder, model, recipe, seed)
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), fitting.quiet():
+        trainer = fitting.make_trainer(
+            folder,
+            recipe.epochs,
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            precision=hardware.precision,
+            show_progress=show_progress,
+        )
+        if not begun and trainer.is_global_zero:
+            run.save({})
+        module = fitting.Fitting(model, recipe, data, seed, hardware.num_workers)
+        checkpoint = folder / fitting.CHECKPOINT
+        with fitting.interruptible(trainer):
+            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
+            epoch, accuracy = len(module.history), module.history[-1]["accuracy"]
+            if recipe.task == "classification":
+                epoch = module.best["epoch"]
+                model.load_state_dict(module.best["weights"])
+                trainer.test(module, module.evaluation_loader(data.test), verbose=False)
+                accuracy = module.accuracy
+    result = TrainingRun(
+        recipe=recipe,
+        seed=seed,
+        history=tuple(module.history),
+        epoch=epoch,
+        test_accuracy=accuracy,
+        epochs_to_target=_epochs_to_target(fitting.first_above(module.history, recipe.target), recipe),
+        model=model.cpu().eval(),
+    )
+    if trainer.is_global_zero:
+        with writing(folder) as stage:
+            torch.save(model.state_dict(), stage / "weights.pt")
+            record = {**result.numbers(), "run": identity, "hardware": hardware, "environment": environment()}
+            (stage / "result.json").write_text(json.dumps(plain(record), indent=1) + "\n")
+    return result
+
+
+def replace_head(model: nn.Module, classes: int, seed: int = 0) -> nn.Module:
+    """Return a copy whose last linear layer has one output for each class, freshly initialised.
+
+    A network that has that many outputs already is copied as it is.
+
+    Args:
+        model: A classifier that ends in a linear layer, such as torchvision's ResNets.
+        classes: Number of outputs.
+        seed: Of the new layer's weights. The global random state comes back as it was.
+
+    Raises:
+        TypeError: ``model`` is not a module, ``classes`` not an integer.
+        ValueError: the model has no linear layer; ``classes`` is not positive.
+
+    Example:
+        >>> replace_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 1000)), 2)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    check_positive_int("classes", classes)
+    model = copy.deepcopy(model)
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1][0] == "":
+        raise ValueError(f"model: expected one that ends in a linear layer, got a {type(model).__name__}")
+    name, head = linear[-1]
+    if head.out_features != classes:
+        owner, _, attribute = name.rpartition(".")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            fresh = nn.Linear(head.in_features, classes, bias=head.bias is not None)
+        setattr(model.get_submodule(owner), attribute, fresh)
+    return model
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and reports, of those that train together."""
+    return bool(_lightning().is_first_process())
+
+
+def _lightning() -> Any:
+    try:
+        from erfattr.training import _fitting
+    except ImportError as error:
+        raise ImportError(
+            f"training needs Lightning, which is not installed ({error}): pip install 'erfattr[train]'"
+        ) from error
+    return _fitting
+
+
+def _check_fit(model: nn.Module, recipe: Recipe, data: TrainingData, hardware: Hardware) -> None:
+    if recipe.batch_size % hardware.devices:
+        raise ValueError(
+            f"devices: expected a number that divides the batch of {recipe.batch_size}, "
+            f"got {hardware.devices}"
+        )
+    if len(data.train) < recipe.batch_size:
+        raise ValueError(
+            f"data: expected at least a batch of {recipe.batch_size} training images, got {len(data.train)}"
+        )
+    image = data.test[0][0][None]
+    with untouched(model), torch.no_grad():
+        parameter = next(model.parameters())
+        output = model(image.to(parameter))
+    if not isinstance(output, torch.Tensor) or output.shape != (1, len(data.classes)):
+        raise ValueError(
+            f"model: expected outputs of shape (1, {len(data.classes)}) for an image, one for each class, "
+            f"got {describe(output)}"
+        )
+
+
+def _identity(
+    model: nn.Module, recipe: Recipe, data: TrainingData, seed: int, hardware: Hardware
+) -> dict[str, Any]:
+    settings = {f"recipe's {key}": plain(value) for key, value in recipe.numbers().items()}
+    return {
+        "model": type(model).__name__,
+        "weights": weights_hash(model),
+        "images": data.fingerprint,
+        "seed": seed,
+        "devices": hardware.devices,
+        "precision": hardware.precision,
+        **settings,
+    }
+
+
+def _finished(folder: Path, model: nn.Module, recipe: Recipe, seed: int) -> TrainingRun:
+    numbers: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
+    model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+    return TrainingRun(
+        recipe=recipe,
+        seed=seed,
+        history=tuple(numbers["history"]),
+        epoch=numbers["epoch"],
+        test_accuracy=numbers["test_accuracy"],
+        epochs_to_target=numbers["epochs_to_target"],
+        model=model.cpu().eval(),
+    )
+
+
+def _epochs_to_target(passed: int | None, recipe: Recipe) -> int | None:
+    if recipe.task != "micro_object":
+        return None
+    return recipe.epochs if passed is None else passed

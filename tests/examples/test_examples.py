@@ -1,0 +1,44 @@
+"""Every example runs as a user runs it, and ends in a fact that it asserts."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
+# What an example needs beyond the package itself.
+NEEDS = {"pad_kernels_and_train.py": "lightning", "use_with_quantus.py": "quantus"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = NEEDS.get(path.name)
+    if needed is not None and find_spec(needed) is None:
+        pytest.skip(f"{path.name} needs {needed}, which is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(path)])
+    # In this process, since importing torch anew takes longer than most examples.
+    with plt.rc_context(), torch.random.fork_rng():
+        plt.switch_backend("Agg")
+        code: object = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:  # one starts processes of itself and passes on how they ended
+            code = end.code
+        finally:
+            plt.close("all")
+    assert code == 0
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_short_and_ends_in_an_asserted_fact(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    assert text.startswith("# %%")
+    assert isinstance(ast.parse(text).body[-1], ast.Assert)

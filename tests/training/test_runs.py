@@ -1,0 +1,490 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from erfattr.models.loading import DemoNet
+from erfattr.training.data import TrainingData, TrainingImages, find_images
+from erfattr.training.recipes import Augmentation, Recipe
+from erfattr.training.runs import Hardware, TrainingRun, replace_head, train
+
+pytest.importorskip("lightning", reason="needs the extra train")
+
+CPU = Hardware("cpu")
+MICRO = Recipe(
+    "micro",
+    "micro_object",
+    epochs=4,
+    size=8,
+    batch_size=8,
+    augmentation=Augmentation(flip=True),
+    stored_size=8,
+    object_size=4,
+    learning_rate=0.05,
+)
+CLASSES = replace(MICRO, name="classes", task="classification")
+
+
+class Small(nn.Module):
+    """A network with all that a checkpoint must hold: weights, running statistics, random numbers."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(4, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.drop(F.relu(self.norm(self.conv(images))))
+        logits: Tensor = self.fc(features.mean((-2, -1)))
+        return logits
+
+
+def small(classes: int = 2, seed: int = 0) -> Small:
+    torch.manual_seed(seed)
+    return Small(classes)
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 60 images of noise, one darker than the other."""
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir()
+        for index in range(60):
+            pixels = torch.randint(40 * label, 216 + 40 * label, (8, 8, 3), generator=generator)
+            Image.fromarray(pixels.byte().numpy()).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def micro(folder: Path) -> TrainingData:
+    return TrainingImages(find_images(folder), MICRO).prepared(seed=0)
+
+
+@pytest.fixture(scope="module")
+def classes(folder: Path) -> TrainingData:
+    return TrainingImages(find_images(folder), CLASSES).prepared(seed=0)
+
+
+def without_times(run: TrainingRun) -> list[tuple[float, ...]]:
+    return [(record["epoch"], record["loss"], record["accuracy"]) for record in run.history]
+
+
+def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
+    for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+# Oracle: a loop written from the recipe.
+
+
+def test_a_run_is_the_loop_that_the_recipe_describes(tmp_path: Path, micro: TrainingData) -> None:
+    recipe = replace(MICRO, epochs=3)
+    model = small()
+    model.drop.p = 0.0
+    run = train(model, recipe, micro, tmp_path, hardware=CPU)
+
+    from erfattr.training._fitting import EpochSampler, _number
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    sampler = EpochSampler(micro.train, 1, 0, seed=_number(0), drop_last=True)
+    for epoch in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 + math.cos(math.pi * epoch / 3)) / 2
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        losses = []
+        model.train()
+        for first in range(0, len(order) - 7, 8):
+            items = [micro.train[index] for index in order[first : first + 8]]
+            images = torch.stack([image for image, _ in items])
+            loss = F.cross_entropy(model(images), torch.tensor([label for _, label in items]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        model.eval()
+        right = [int(model(image[None]).argmax()) == label for image, label in micro.test]
+        assert run.history[epoch]["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        assert run.history[epoch]["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_best_epoch_by_validation_is_tested(tmp_path: Path, classes: TrainingData) -> None:
+    run = train(small(), CLASSES, classes, tmp_path, hardware=CPU)
+    accuracies = [record["accuracy"] for record in run.history]
+    assert run.epoch == 1 + accuracies.index(max(accuracies))
+    assert run.epochs_to_target is None
+
+    def accuracy(part: Any) -> float:
+        right = [int(run.model(image[None]).argmax()) == int(label) for image, label in part]
+        return 100 * sum(right) / len(right)
+
+    assert accuracy(classes.validation) == pytest.approx(max(accuracies))
+    assert accuracy(classes.test) == pytest.approx(run.test_accuracy)
+    assert not run.model.training
+
+
+def test_epochs_to_target_and_stopping(tmp_path: Path, micro: TrainingData) -> None:
+    unable = replace(MICRO, learning_rate=1e-9, stop_after=0)
+    never = train(small(), unable, micro, tmp_path / "never", hardware=CPU)
+    assert len(never.history) == never.epochs_to_target == 4
+    whole = train(small(), MICRO, micro, tmp_path / "whole", hardware=CPU)
+    for stop_after, epochs in ((0, 1), (2, 3)):
+        recipe = replace(MICRO, target=1, stop_after=stop_after)
+        run = train(small(), recipe, micro, tmp_path / f"{stop_after}", hardware=CPU)
+        assert run.epochs_to_target == 1
+        assert without_times(run) == without_times(whole)[:epochs]
+
+
+# Repeatable, resumed.
+
+
+def test_a_seed_makes_a_run_repeatable_to_the_bit(tmp_path: Path, micro: TrainingData) -> None:
+    one, other, workers, another = (
+        train(small(), MICRO, micro, tmp_path / name, seed=seed, hardware=hardware)
+        for name, seed, hardware in (
+            ("one", 0, CPU),
+            ("other", 0, CPU),
+            ("workers", 0, Hardware("cpu", num_workers=2)),
+            ("another", 1, CPU),
+        )
+    )
+    for run in (other, workers):
+        assert without_times(run) == without_times(one)
+        assert_equal_weights(run.model, one.model)
+    assert without_times(another) != without_times(one)
+
+
+class Killed(Exception):  # noqa: N818
+    """Raised in the middle of a run."""
+
+
+@pytest.mark.parametrize(
+    ("where", "workers"),
+    [
+        ("training_step", 0),
+        ("on_validation_start", 2),
+        pytest.param("on_train_epoch_end", 0, marks=pytest.mark.slow),
+        pytest.param("on_train_epoch_start", 2, marks=pytest.mark.slow),
+        pytest.param("training_step", 2, marks=pytest.mark.slow),
+        pytest.param("on_train_epoch_end", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(
+    where: str, workers: int, tmp_path: Path, micro: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from erfattr.training._fitting import Fitting
+
+    hardware = Hardware("cpu", num_workers=workers)
+    whole = train(small(), MICRO, micro, tmp_path / "whole", hardware=hardware)
+    method: Callable[..., Any] = getattr(Fitting, where)
+
+    def stop(self: Fitting, *arguments: Any) -> Any:
+        if self.current_epoch == 2 and (not arguments or arguments[-1] == 5):
+            raise Killed
+        return method(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitting, where, stop)
+        with pytest.raises(Killed):
+            train(small(), MICRO, micro, tmp_path / "stopped", hardware=hardware)
+    torch.rand(3)
+    resumed = train(small(), MICRO, micro, tmp_path / "stopped", hardware=hardware)
+    assert without_times(resumed) == without_times(whole)
+    assert_equal_weights(resumed.model, whole.model)
+    # Two epochs were kept, so two were trained again: the log of the second part begins with the third.
+    log = (tmp_path / "stopped" / "log" / "version_1" / "metrics.csv").read_text().splitlines()
+    assert next(line.split(",")[log[0].split(",").index("epoch")] for line in log[1:]) == "2"
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_pressed_again(
+    tmp_path: Path, micro: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from erfattr.training._fitting import Fitting
+
+    step = Fitting.training_step
+
+    def pressed(self: Fitting, *arguments: Any) -> Any:
+        if self.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    # A shell lets what it starts in the background ignore Ctrl-C; here it counts, wherever the tests run.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Fitting, "training_step", pressed)
+            with pytest.raises(KeyboardInterrupt):
+                train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    resumed = train(small(), MICRO, micro, tmp_path / "stopped", hardware=CPU)
+    assert without_times(resumed) == without_times(
+        train(small(), MICRO, micro, tmp_path / "whole", hardware=CPU)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"), [({"target": 1, "stop_after": 1}, 2), ({"epochs": 2, "task": "classification"}, 2)]
+)
+def test_a_run_that_was_stopped_after_its_last_epoch_is_not_trained_further(
+    changes: dict[str, Any], epochs: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(MICRO, **changes)
+    data = TrainingImages(find_images(folder), recipe).prepared(seed=0)
+    whole = train(small(), recipe, data, tmp_path / "whole", hardware=CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr("erfattr.training.runs.writing", lambda _: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(small(), recipe, data, tmp_path / "stopped", hardware=CPU)
+    resumed = train(small(), recipe, data, tmp_path / "stopped", hardware=CPU)
+    assert len(resumed.history) == epochs
+    assert without_times(resumed) == without_times(whole)
+    assert resumed.test_accuracy == whole.test_accuracy
+    assert_equal_weights(resumed.model, whole.model)
+
+
+def test_a_finished_run_is_read(
+    tmp_path: Path, classes: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(small(), CLASSES, classes, tmp_path, hardware=CPU)
+
+    def fit(*_: object, **__: object) -> None:
+        raise AssertionError("the run was repeated")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fit)
+    again = train(small(), CLASSES, classes, tmp_path, hardware=CPU)
+    assert again.numbers() == run.numbers()
+    assert_equal_weights(again.model, run.model)
+    assert not again.model.training
+
+
+SCRIPT = """
+import sys
+import torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_runs import CPU, MICRO, small
+from dataclasses import replace
+from erfattr.training.runs import train
+from erfattr.training.data import TrainingImages, find_images
+recipe = replace(MICRO, epochs=30)
+torch.set_num_threads(int(sys.argv[4]))
+data = TrainingImages(find_images(sys.argv[2]), recipe).prepared(0)
+train(small(), recipe, data, sys.argv[3], hardware=CPU)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_resumed(tmp_path: Path, folder: Path) -> None:
+    recipe = replace(MICRO, epochs=30)
+    data = TrainingImages(find_images(folder), recipe).prepared(0)
+    whole = train(small(), recipe, data, tmp_path / "whole", hardware=CPU)
+    words = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder), str(tmp_path / "killed")]
+    words.append(str(torch.get_num_threads()))  # another number of threads sums in another order
+    process = subprocess.Popen(words)
+    while not (tmp_path / "killed" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "result.json").exists()
+    resumed = train(small(), recipe, data, tmp_path / "killed", hardware=CPU)
+    assert without_times(resumed) == without_times(whole)
+    assert_equal_weights(resumed.model, whole.model)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path, folder: Path) -> None:
+    # Batch statistics are of a process's own half of the batch, so the network has none.
+    script = SCRIPT.replace(", small", ", linear").replace("small()", "linear()").replace("CPU)", "two)")
+    script = script.replace("CPU,", "Hardware,").replace("data =", "two = Hardware('cpu', devices=2)\ndata =")
+    (tmp_path / "script.py").write_text(script)  # Lightning starts the file once more for the second process
+    words = [tmp_path / "script.py", Path(__file__).parent, folder, tmp_path / "two", 1]
+    subprocess.run([sys.executable, *map(str, words)], check=True, timeout=300)
+    recipe = replace(MICRO, epochs=30)
+    data = TrainingImages(find_images(folder), recipe).prepared(0)
+    one = train(linear(), recipe, data, tmp_path / "one", hardware=CPU)
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert len(two["history"]) == 30
+    for mine, its in zip(one.history, two["history"], strict=True):
+        assert its["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+        assert its["accuracy"] == mine["accuracy"]
+
+
+# Limits and errors.
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_epoch(tmp_path: Path, micro: TrainingData) -> None:
+    from erfattr.training._fitting import NonFiniteLossError
+
+    class Poisoned(Small):
+        calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += self.training
+            return super().forward(images) * (math.nan if self.calls > 20 else 1)
+
+    # 84 training images are 10 steps an epoch: the 21st is the first of the third.
+    with pytest.raises(NonFiniteLossError, match=r"loss: nan in epoch 3 of micro; .* than 0\.05"):
+        train(Poisoned(), MICRO, micro, tmp_path, hardware=CPU)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_the_folder_of_another_run_is_refused(
+    tmp_path: Path, micro: TrainingData, classes: TrainingData
+) -> None:
+    short = replace(MICRO, epochs=1)
+    train(small(), short, micro, tmp_path, hardware=CPU)
+    for model, recipe, seed, difference in (
+        (small(seed=1), short, 0, "expected weights"),
+        (nn.Sequential(small()), short, 0, "expected model 'Sequential'"),
+        (small(), replace(short, learning_rate=0.1), 0, "expected recipe's learning_rate 0.1 .* got 0.05"),
+        (small(), short, 1, r"expected seed 1 \(int\), got 0 \(int\)"),
+    ):
+        with pytest.raises(ValueError, match=f"is the state of another run: {difference}"):
+            train(model, recipe, micro, tmp_path, seed=seed, hardware=CPU)
+
+
+def test_bad_arguments(tmp_path: Path, micro: TrainingData) -> None:
+    for arguments, error, message in (
+        ((3, MICRO, micro), TypeError, "model: expected a Module, got 3"),
+        ((small(), "micro_object", micro), TypeError, "recipe: expected a Recipe, got 'micro_object'"),
+        ((small(), MICRO, [1]), TypeError, r"data: expected a TrainingData, got \[1\]"),
+        ((small(3), MICRO, micro), ValueError, r"model: expected outputs of shape \(1, 2\) .* \(1, 3\)"),
+        (
+            (small(), replace(MICRO, batch_size=85), micro),
+            ValueError,
+            "a batch of 85 training images, got 84",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            train(*arguments, tmp_path / "new", hardware=CPU)
+    with pytest.raises(ValueError, match="seed: expected an integer of at least 0, got -1"):
+        train(small(), MICRO, micro, tmp_path / "new", seed=-1)
+    with pytest.raises(ValueError, match="devices: expected a number that divides the batch of 8, got 3"):
+        train(small(), MICRO, micro, tmp_path / "new", hardware=Hardware("cpu", devices=3))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        train(small(), MICRO, micro, tmp_path / "file", hardware=CPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"accelerator": "tpu"}, ValueError, "accelerator: expected one of 'auto', 'cpu', 'gpu', got 'tpu'"),
+        ({"devices": 0}, ValueError, "devices: expected a positive integer, got 0"),
+        ({"devices": "2"}, TypeError, "devices: expected a positive integer, got '2'"),
+        ({"precision": "fp8"}, ValueError, "precision: expected one of '32-true'"),
+        ({"num_workers": -1}, ValueError, "num_workers: expected an integer of at least 0, got -1"),
+        ({"num_workers": 0.5}, TypeError, "num_workers: expected an integer of at least 0, got 0.5"),
+    ],
+)
+def test_bad_hardware(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Hardware(**options)
+
+
+def test_lightning_is_needed_only_to_train_and_named_where_it_is_missing(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['lightning'] = None; import torch, erfattr.cli, erfattr.training.comparison\n"
+        "from erfattr.training.runs import train, Hardware; from erfattr.training.recipes import find_recipe\n"
+        "from erfattr.training.data import TrainingData\n"
+        "from erfattr.datasets.augmented_images import AugmentedDataset\n"
+        "part = AugmentedDataset(torch.zeros(64, 3, 4, 4))\n"
+        "data = TrainingData(part, part, part, (), '')\n"
+        "train(torch.nn.Conv2d(3, 2, 1), find_recipe('micro_object'), data, '.')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.stderr.splitlines()[-1].startswith("ImportError: training needs Lightning")
+    assert ended.stderr.rstrip().endswith("pip install 'erfattr[train]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+# The last layer.
+
+
+def test_a_head_of_another_size_is_drawn_anew_and_one_of_this_size_is_kept() -> None:
+    model = DemoNet(10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    changed = replace_head(model, 3, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert changed.fc.weight.shape == (3, 128)
+    assert torch.equal(changed.fc.weight, replace_head(model, 3, seed=1).fc.weight)
+    assert not torch.equal(changed.fc.weight, replace_head(model, 3, seed=2).fc.weight)
+    assert torch.equal(changed.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
+    assert_equal_weights(replace_head(model, 10), model)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_bad_heads() -> None:
+    with pytest.raises(ValueError, match="model: expected one that ends in a linear layer, got a Conv2d"):
+        replace_head(nn.Conv2d(3, 3, 1), 2)
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got 3"):
+        replace_head(3, 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="classes: expected a positive integer, got 0"):
+        replace_head(small(), 0)
+
+
+# Caller untouched.
+
+
+def test_model_and_random_state_come_back_as_they_were(
+    tmp_path: Path,
+    micro: TrainingData,
+    snapshot: Callable[[nn.Module], dict[str, object]],
+    assert_same: Callable[[dict[str, object], dict[str, object]], None],
+) -> None:
+    model = small().eval()
+    before = snapshot(model)
+    run = train(model, replace(MICRO, epochs=1), micro, tmp_path, hardware=CPU)
+    assert_same(before, snapshot(model))
+    # A network that comes in evaluation mode is trained all the same: its running statistics move.
+    assert not torch.equal(run.model.norm.running_mean, model.norm.running_mean)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.ckpt",
+        "log",
+        "result.json",
+        "run.pt",
+        "weights.pt",
+    ]
+
+
+def test_numbers_and_weights_are_written(tmp_path: Path, micro: TrainingData) -> None:
+    run = train(small(), MICRO, micro, tmp_path, hardware=CPU)
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["history"] == list(run.history)
+    assert written["recipe"]["learning_rate"] == 0.05
+    assert written["hardware"]["accelerator"] == "cpu"
+    assert written["epochs_to_target"] == run.epochs_to_target
+    model = small(seed=9)
+    model.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert_equal_weights(model, run.model)
