@@ -109,7 +109,7 @@ def build(parts: list[tuple[object, ...]], ceil_mode: bool) -> nn.Sequential:
     return model
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     parts=st.lists(st.one_of(_CONVOLUTIONS, _POOLS, _BLOCKS), min_size=1, max_size=4),
     ceil_mode=st.booleans(),

@@ -73,7 +73,7 @@ def test_a_gaussian_is_found_again(shape, center, sigmas):
     assert fit.n_pixels == shape[0] * shape[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(8, 60), st.integers(8, 60)),
     place=st.tuples(st.floats(0, 1), st.floats(0, 1)),

@@ -98,7 +98,7 @@ def test_one_pixel_counts_its_four_sides_over_the_number_of_terms_of_the_paper()
 # imbalance_index: oracle and invariances
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(3, 9),
     width=st.integers(3, 9),
@@ -174,7 +174,7 @@ def test_the_smallest_map_has_an_index(order):
 # strong and weak pixels
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     height=st.integers(2, 9),
     width=st.integers(2, 9),
@@ -237,7 +237,7 @@ def tiled(pattern: Tensor, height: int, width: int) -> Tensor:
     return pattern[rows][:, columns]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     periods=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     extra=st.tuples(st.integers(0, 20), st.integers(0, 20)),
@@ -251,7 +251,7 @@ def test_a_pure_pattern_comes_back_exactly_from_any_map_size(periods, extra, see
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     periods=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     extra=st.tuples(st.integers(0, 20), st.integers(0, 20)),

@@ -66,7 +66,7 @@ def test_shares_met_exactly_are_not_missed_by_rounding():
     assert mass_squares(np.full((11, 11), 0.3), (5, 5), fractions) == (1, 3, 5, 7, 9, 11)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(2, 12), st.integers(2, 12)),
     center=st.tuples(st.floats(-2, 14), st.floats(-2, 14)),
@@ -180,7 +180,7 @@ def test_replknet_is_not_scale_free_and_the_mass_squares_are():
 # all scores: invariances, errors, caller untouched
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(1e-12, 1e12), seed=st.integers(0, 10_000))
 def test_scores_ignore_the_scale(scale, seed):
     values = random_map(13, 17, seed=seed)

@@ -730,7 +730,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, min_size=1, max_size=6), size=st.tuples(st.integers(7, 14), st.integers(7, 14)))
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_against_the_probe(steps: list[tuple[Any, ...]], size: tuple[int, int]) -> None:
     assert_equals_probe(Graph(steps).double(), None, size)
 
@@ -748,7 +748,7 @@ def test_random_networks_against_the_probe(steps: list[tuple[Any, ...]], size: t
         max_size=3,
     )
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 def test_unclipped_boxes_are_those_of_a_larger_image(windows: list[tuple[str, int, int, int, int]]) -> None:
     steps = [
         ("conv", k, s, p, d, 1) if kind == "conv" else ("max", k, s, p, False) for kind, k, s, p, d in windows

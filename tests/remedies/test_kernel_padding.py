@@ -83,7 +83,7 @@ def test_padded_kernel_of_ones_reads_every_pixel_equally_often() -> None:
 # --- the original is the oracle: outputs are equal at every input size ---
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_padded_convolution_has_the_outputs_of_the_original(data: st.DataObject) -> None:
     def two(low: int, high: int) -> tuple[int, int]:
@@ -215,7 +215,7 @@ def windows(length: int, kernel: int, grown: int, options: dict[str, Any]) -> li
     return [[first + tap * options["dilation"] for tap in range(grown)] for first in start[:count]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_widened_pool_reads_one_row_and_column_more(data: st.DataObject) -> None:
     kernel, stride = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
