@@ -5,6 +5,8 @@ VENV ?= .venv
 UV ?= uv
 OUTPUT ?= erfattr-output
 ARGS ?=
+MINUTES ?= 10
+WORKERS ?= auto
 export PYTHON UV
 
 BIN := $(VENV)/bin
@@ -12,20 +14,21 @@ DEMO := $(BIN)/erfattr map --model demo --layers layer3 layer4 output --output $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test venv lint format types docs hooks wheel check clean distclean FORCE
+.PHONY: help demo test test-explore venv lint format types docs hooks wheel check clean distclean FORCE
 
 help:
 	@echo 'make demo      install, run the main job on embedded data, print where the pictures are'
 	@echo 'make test      install, run the tests; make test ARGS="-k erf -x" hands ARGS to pytest'
+	@echo 'make test-explore MINUTES=60   repeat the property tests with examples drawn anew'
 	@echo 'make venv      install everything that working on erfattr needs'
-	@echo 'make lint      ruff: rules and format          make format    let ruff mend both'
+	@echo 'make lint      ruff and the floors of the house   make format    let ruff mend what it can'
 	@echo 'make types     mypy --strict on erfattr/       make docs      build docs/_build/html'
 	@echo 'make hooks     the pre-commit hooks            make wheel     build it and try it in a new environment'
 	@echo 'make check     test, lint, types, docs, hooks and wheel'
 	@echo 'make clean     remove what was built           make distclean remove $(VENV) as well'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder the environment, UV= (empty) pip instead of uv,'
-	@echo 'OUTPUT=folder where the demo writes, ARGS="..." adds arguments to the demo or to pytest.'
+	@echo 'OUTPUT=folder where the demo writes, ARGS="..." adds arguments to the demo or to pytest, WORKERS=0 tests in one process.'
 
 # One stamp for each set of extras; all are out of date when the environment is half-made, broken or moved.
 INSTALL := pyproject.toml scripts/venv.sh $(if $(shell sh scripts/venv.sh --stale '$(VENV)'),FORCE)
@@ -44,14 +47,21 @@ demo: $(VENV)/.installed-run
 	$(DEMO) $(ARGS)
 	@printf '\nThe pictures:\n' && ls -d "$$(cd '$(OUTPUT)' && pwd -P)"/*.png
 
+# One worker a physical core; each holds 1.5 GB, so not more than four.
+PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist=worksteal
+
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-explore: $(VENV)/.installed-test
+	@sh scripts/explore.sh $(MINUTES) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 venv: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -90,7 +90,7 @@ def write_whole(path: Path, content: Any) -> None:
     """Write with ``torch.save`` beside the file's place, then rename: the file is whole or not there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with beside.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,56 +1,14 @@
-"""The same answer every time: seeds and profiles. Small networks and images that several test files use."""
+"""Small networks and images that several test files use."""
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 
-import hypothesis
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from erfattr.models.loading import DemoNet
-
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
-
-# What a newcomer runs draws the same examples every time; `make test-explore` draws new ones.
-ALWAYS = {"database": None, "deadline": None, "print_blob": True}
-hypothesis.settings.register_profile("suite", derandomize=True, **ALWAYS)
-hypothesis.settings.register_profile("explore", derandomize=False, **ALWAYS)
-hypothesis.settings.load_profile("suite")  # --hypothesis-profile is read later and wins
-
-
-class TorchRandom:
-    """PyTorch's generator as Hypothesis wants one, so that an example can be drawn again by itself."""
-
-    seed = staticmethod(torch.manual_seed)
-    getstate = staticmethod(torch.get_rng_state)
-    setstate = staticmethod(torch.set_rng_state)
-
-
-TORCH_RANDOM = TorchRandom()  # Hypothesis holds a weak reference only
-hypothesis.register_random(TORCH_RANDOM)
-
-
-def seed_everything() -> None:
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 (the generator that libraries draw from)
-    torch.manual_seed(0)
-
-
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    """Arguments of parametrized tests are drawn when a file is imported: alike in every choice of files."""
-    if isinstance(collector, pytest.Module):
-        seed_everything()
-
-
-@pytest.fixture(autouse=True)
-def _same_draws_in_any_order() -> None:
-    """What a test draws does not depend on the tests before it."""
-    seed_everything()
 
 
 def randomise_batch_norm(model: nn.Module, seed: int = 0) -> None:
