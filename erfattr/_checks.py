@@ -1,19 +1,31 @@
-"""Argument checks used by more than one module: each says what was expected and what came."""
+"""Argument checks used by more than one module, and the words that arguments take.
+
+Each check says what was expected and what came. Importing this module imports no torch, so that the command
+line, which offers the words and checks its numbers, shows its help at once.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rectify = Literal["relu", "abs", "none"]
+ToleranceOf = Literal["pixels", "L1", "L2"]
+Precision = Literal["float32", "float64", "bfloat16"]
+Mode = Literal["phase", "local", "global"]
 
 
 def describe(value: object) -> str:
     """Say what ``value`` is, short enough for an error message."""
-    if isinstance(value, Tensor):
+    # What is a tensor or a module has imported torch; a word of the command line has not.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
     text = repr(value)
     if len(text) > 60:
@@ -25,6 +37,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return '; nearest: a, b' for the names of ``known`` nearest to ``name``, or an empty string."""
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; nearest: {', '.join(nearest)}" if nearest else ""
+
+
+def check_module(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a ``torch.nn.Module``."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.nn.Module):
+        raise TypeError(f"{name}: expected a torch.nn.Module, got {describe(value)}")
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
@@ -40,12 +59,27 @@ def check_bool(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected True or False, got {describe(value)}")
 
 
+def check_int(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an integer."""
+    _check_int(name, value, "an integer", -math.inf)
+
+
+def check_non_negative_int(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an integer of at least 0."""
+    _check_int(name, value, "an integer of at least 0", 0)
+
+
 def check_positive_int(name: str, value: Any) -> None:
     """Raise unless ``value`` is an integer of at least 1."""
+    _check_int(name, value, "a positive integer", 1)
+
+
+def _check_int(name: str, value: Any, expected: str, lowest: float) -> None:
+    # True and False are integers to Python, and a mistake here.
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a positive integer, got {describe(value)}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value}")
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+    if value < lowest:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
 def check_fraction(name: str, value: Any) -> None:
@@ -84,6 +118,8 @@ def as_map(name: str, value: Any, *, batched: bool = False) -> Tensor:
 
     NumPy arrays and nested lists are taken as well; a floating-point tensor is returned as it came.
     """
+    import torch
+
     expected = "a map of shape (..., H, W)" if batched else "a map of shape (H, W)"
     try:
         tensor = torch.as_tensor(value)

@@ -6,20 +6,24 @@ import copy
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from erfattr._checks import check_choice, describe
+from erfattr._checks import Precision, check_choice, describe
 from erfattr._model import evaluating
 from erfattr.remedies.downsampling import AveragedConv2d, BlurredConv2d
 from erfattr.remedies.kernel_padding import PaddedConv2d, PaddedConv2dSame
 
 # Linear in weight and bias, channel by channel: what a batch normalisation does can go into them.
 _CONVOLUTIONS = (nn.Conv2d, PaddedConv2d, PaddedConv2dSame, BlurredConv2d, AveragedConv2d)
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class Execution:
     channels_last: bool = True
     crop: bool = True
     compile: bool = False
-    precision: Literal["float32", "float64", "bfloat16"] | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         for name in ("fold", "channels_last", "crop", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {describe(getattr(self, name))}")
-        check_choice("precision", self.precision, (None, *_DTYPES))
+        check_choice("precision", self.precision, (None, *get_args(Precision)))
 
     @classmethod
     def plain(cls) -> Execution:

@@ -16,8 +16,9 @@ from erfattr import DeadPixelMap, compare_imbalance, demo_model, pad_kernels, sa
 from erfattr.datasets.micro_objects import MicroObjectDataset
 from erfattr.report.curves import plot_curves
 from erfattr.training.data import TrainingData
+from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import RECIPES
-from erfattr.training.runs import Hardware, replace_head, train
+from erfattr.training.runs import replace_head, train
 
 SEED = 2
 original = replace_head(demo_model(weights=False, seed=SEED), classes=2)

@@ -9,8 +9,9 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
 
-from erfattr.attr.sensitivity_maps import SensitivityMaps, ToleranceOf
-from erfattr.attr.sources import ModelOutput, OutputTarget, Rectify
+from erfattr._checks import Rectify, ToleranceOf
+from erfattr.attr.sensitivity_maps import SensitivityMaps
+from erfattr.attr.sources import ModelOutput, OutputTarget
 from erfattr.execution import Execution
 from erfattr.metrics.statistics import MapStatistics
 

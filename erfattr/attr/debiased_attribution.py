@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from captum._utils.common import _format_tensor_into_tuples
@@ -12,7 +12,7 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from erfattr._checks import as_map, check_choice, check_fraction, describe
+from erfattr._checks import Mode, as_map, check_choice, check_fraction, describe
 from erfattr.attr.calibration import (
     Calibration,
     calibrate,
@@ -23,7 +23,7 @@ from erfattr.attr.calibration import (
     to_size,
 )
 from erfattr.attr.sources import OutputTarget
-from erfattr.metrics.relief import MODES, Mode, Period, Relief, read_relief
+from erfattr.metrics.relief import Period, Relief, read_relief
 from erfattr.receptive_field.field import receptive_fields, total_stride
 
 
@@ -137,7 +137,7 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
         interpolate_mode: str | None = None,
     ) -> None:
         check_method(method)
-        check_choice("mode", mode, MODES)
+        check_choice("mode", mode, get_args(Mode))
         check_fraction("epsilon", epsilon)
         check_interpolate_mode(interpolate_mode)
         Attribution.__init__(self, method.forward_func)

@@ -8,8 +8,9 @@ from captum.attr import GradientAttribution, NeuronAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from erfattr.attr.sensitivity_maps import SensitivityMaps, ToleranceOf
-from erfattr.attr.sources import FeatureUnit, Rectify, ToSpatial
+from erfattr._checks import Rectify, ToleranceOf
+from erfattr.attr.sensitivity_maps import SensitivityMaps
+from erfattr.attr.sources import FeatureUnit, ToSpatial
 from erfattr.execution import Execution
 from erfattr.metrics.statistics import MapStatistics
 

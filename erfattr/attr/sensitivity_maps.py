@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from threading import Event
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from captum._utils.common import _format_additional_forward_args
@@ -14,16 +14,21 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from erfattr._batches import count_images, numbered_batches
-from erfattr._checks import check_choice, check_fraction, check_positive_int, describe
+from erfattr._checks import (
+    Rectify,
+    ToleranceOf,
+    check_choice,
+    check_fraction,
+    check_positive_int,
+    describe,
+)
 from erfattr._model import find_layer, refuse_batch_statistics, untouched
 from erfattr._processes import agree, rank_and_world
 from erfattr.attr._run import Placement, Run, begin_run, refuse_non_finite
-from erfattr.attr.sources import RECTIFY, FeatureUnit, ModelOutput, Rectify
+from erfattr.attr.sources import FeatureUnit, ModelOutput
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import corrected_imbalance
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
-
-ToleranceOf = Literal["pixels", "L1", "L2"]
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
 _CHECK_INTERVAL = 16
@@ -87,7 +92,7 @@ class SensitivityMaps:
     ) -> None:
         if not callable(model):
             raise TypeError(f"model: expected a torch.nn.Module or another callable, got {describe(model)}")
-        check_choice("rectify", rectify, tuple(RECTIFY))
+        check_choice("rectify", rectify, get_args(Rectify))
         self.model = model
         self.sources = list(sources)
         self.rectify = rectify
@@ -153,7 +158,7 @@ class SensitivityMaps:
             check_positive_int("max_examples", max_examples)
         if tolerance is not None:
             check_fraction("tolerance", tolerance)
-        check_choice("tolerance_of", tolerance_of, ("pixels", "L1", "L2"))
+        check_choice("tolerance_of", tolerance_of, get_args(ToleranceOf))
         rank, world = rank_and_world()
         if tolerance is not None and world > 1:
             raise ValueError(f"tolerance: expected None with several processes, got {tolerance} with {world}")

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from erfattr._checks import check_positive_int, describe
 from erfattr.datasets.augmented_images import AugmentedDataset
+from erfattr.datasets.colors import BLACK, RED, Color
 from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, standardize
-
-BLACK, RED = (0, 0, 0), (255, 0, 0)
-Color = tuple[int, int, int]
 
 
 class MicroObjectDataset(AugmentedDataset):

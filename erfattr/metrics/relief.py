@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from erfattr._checks import as_map, check_choice
+from erfattr._checks import Mode, as_map, check_choice
 from erfattr.metrics.imbalance import local_mean, phase_profile
 from erfattr.metrics.significance import estimate_phase_profile
 from erfattr.metrics.statistics import MapStatistics
 
-Mode = Literal["phase", "local", "global"]
 Period = int | tuple[int, int]
-MODES = ("phase", "local", "global")
 
 
 def relief(
@@ -99,7 +97,7 @@ class Relief:
 
 def read_relief(sensitivity_map: Any, mode: Mode, period: Period | None) -> Relief:
     """Check a map and its period and return its relief."""
-    check_choice("mode", mode, MODES)
+    check_choice("mode", mode, get_args(Mode))
     statistics = sensitivity_map if isinstance(sensitivity_map, MapStatistics) else None
     values = as_map("sensitivity_map", sensitivity_map if statistics is None else statistics.mean).double()
     size = values.shape[0], values.shape[1]

@@ -1,17 +1,19 @@
-"""The changes of a network that are compared in training, by name."""
+"""The changes of a network that are compared in training, by name.
+
+Importing this module imports no torch: the command line lists the variants in its help.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from erfattr._checks import describe, suggest
-from erfattr.remedies.downsampling import average_shortcuts, blur_downsampling
-from erfattr.remedies.kernel_padding import pad_kernels
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,29 @@ def _original(model: nn.Module, _: int) -> nn.Module:
 
 
 def _padded(model: nn.Module, _: int) -> nn.Module:
+    from erfattr.remedies.kernel_padding import pad_kernels
+
     return pad_kernels(model, pool="widen")
 
 
 def _blurpool(model: nn.Module, _: int) -> nn.Module:
+    from erfattr.remedies.downsampling import blur_downsampling
+
     return blur_downsampling(model)
 
 
 def _resnetd(model: nn.Module, _: int) -> nn.Module:
+    from erfattr.remedies.downsampling import average_shortcuts
+
     return average_shortcuts(model)
 
 
 def _padded_fresh(model: nn.Module, seed: int) -> nn.Module:
+    import torch
+    from torch import nn
+
+    from erfattr.remedies.kernel_padding import pad_kernels
+
     padded, changes = pad_kernels(model, pool="widen", return_changes=True)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -78,9 +91,12 @@ def make_variant(name: str, model: nn.Module, seed: int = 0) -> nn.Module:
         ValueError: no such variant (the nearest names are suggested), or a layer that cannot be changed.
 
     Example:
+        >>> from torch import nn
         >>> make_variant("padded", nn.Conv2d(3, 8, 3, stride=2, padding=1)).kernel_size
         (4, 4)
     """
+    from torch import nn
+
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
     if not isinstance(name, str):

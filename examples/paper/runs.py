@@ -19,8 +19,9 @@ from erfattr import load_model
 from erfattr.remedies.variants import make_variant
 from erfattr.training.comparison import TrainingComparison, compare_training
 from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.hardware import PRECISIONS, Hardware
 from erfattr.training.recipes import Recipe, find_recipe
-from erfattr.training.runs import PRECISIONS, Hardware, TrainingRun, replace_head
+from erfattr.training.runs import TrainingRun, replace_head
 
 
 def training_options(

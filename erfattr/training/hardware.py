@@ -1,0 +1,42 @@
+"""Where a network is trained, in words and numbers.
+
+Importing this module imports no torch: the command line offers the words in its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from erfattr._checks import check_choice, check_non_negative_int, check_positive_int
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a network is trained.
+
+    Attributes:
+        accelerator: Lightning's word: ``"cpu"``, ``"gpu"`` or ``"auto"``, a GPU if there is one.
+        devices: Number of GPUs, or of processes on the CPU. They share every batch.
+        precision: Lightning's word: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        num_workers: Processes that prepare images, for each device; 0 prepares them between the steps.
+
+    Raises:
+        TypeError: ``devices`` or ``num_workers`` is not an integer.
+        ValueError: an unknown word, or a number that is too small.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Precision = "32-true"
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("accelerator", self.accelerator, ACCELERATORS)
+        check_positive_int("devices", self.devices)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_non_negative_int("num_workers", self.num_workers)
