@@ -55,6 +55,15 @@ def untouched(model: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's CPU generator as seeded with ``seed``; its state comes back as it was."""
+    # torch.manual_seed would also seed the accelerators, whose state would stay so.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def tensors_of(model: Any) -> Iterator[Tensor]:
     """Yield the parameters and buffers of a module; nothing for another callable."""
     if isinstance(model, nn.Module):
