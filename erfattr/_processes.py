@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -41,6 +42,19 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and reports, of those that share the work.
+
+    A launcher starts the processes before they form a group, and Lightning starts its own in the middle of a
+    run, which go through the script from its beginning: until there is a group, their environment tells them.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    # In this order: torchrun sets the first two, Lightning the second; Slurm sets the third for its own.
+    given = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next((rank for rank in given if rank is not None), 0)) == 0
 
 
 def agree(mine: _T | None, failure: Exception | None) -> _T | None:

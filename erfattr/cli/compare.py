@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from erfattr._processes import is_first_process
 from erfattr.cli._options import positive
 from erfattr.cli.train import (
     add_training_options,
@@ -18,7 +19,8 @@ from erfattr.cli.train import (
 )
 from erfattr.remedies.variants import VARIANTS, make_variant
 from erfattr.training.comparison import compare_training
-from erfattr.training.runs import TrainingRun, first_process
+from erfattr.training.runs import TrainingRun
+from erfattr.training.tasks import TASKS
 
 
 def add(commands: Any) -> None:
@@ -56,9 +58,7 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     if options.seeds < 2:
         raise ValueError(f"--seeds: expected 2 or more, got {options.seeds}: one pair has no standard error")
-    # Even kernels from the beginning where all weights are drawn anew, padded ones where they are kept.
-    padded = "padded_fresh" if recipe.task == "micro_object" else "padded"
-    variants = options.variants or ["original", padded]
+    variants = options.variants or ["original", TASKS[recipe.task].padded]
     probe = original_model(options, 2, 0)
     for name in variants:  # a variant that cannot be made shows before the images are read
         make_variant(name, probe)
@@ -66,7 +66,7 @@ def _compare(options: argparse.Namespace) -> None:
     classes = len(images.prepared(0).classes)
 
     def progress(name: str, run: TrainingRun) -> None:
-        if first_process():
+        if is_first_process():
             print(f"seed {run.seed}, {name}: {result_line(run)}", flush=True)
 
     comparison = compare_training(
@@ -80,7 +80,7 @@ def _compare(options: argparse.Namespace) -> None:
         progress=progress,
         show_progress=not options.no_progress,
     )
-    if first_process():
+    if is_first_process():
         print(f"\n{options.model}, {recipe.name}, {options.seeds} seeds, mean +- standard error:\n")
         print(comparison.table())
         print(f"\nwritten to {options.output}: comparison.json, curves.png, a folder for each run")

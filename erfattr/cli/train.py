@@ -10,12 +10,15 @@ from typing import Any
 from torch import nn
 
 from erfattr._checks import suggest
+from erfattr._processes import is_first_process
 from erfattr.cli._options import MODEL_HELP, positive
 from erfattr.models.loading import load_model
 from erfattr.remedies.variants import VARIANTS, make_variant
 from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.hardware import PRECISIONS, Hardware
 from erfattr.training.recipes import RECIPES, Recipe, find_recipe
-from erfattr.training.runs import PRECISIONS, Hardware, TrainingRun, first_process, replace_head, train
+from erfattr.training.runs import TrainingRun, replace_head, train
+from erfattr.training.tasks import TASKS, task_of
 
 
 def add(commands: Any) -> None:
@@ -105,8 +108,8 @@ def training_images(options: argparse.Namespace, recipe: Recipe) -> TrainingImag
 
 def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.Module:
     """Return the network before its variant is made, with one output for each class."""
-    recipe = RECIPES[options.recipe]
-    from_scratch = options.weights is None and recipe.task == "micro_object"
+    task = TASKS[RECIPES[options.recipe].task]
+    from_scratch = options.weights is None and task.from_scratch
     model, _ = load_model(options.model, "none" if from_scratch else options.weights, seed=seed)
     return replace_head(model, classes, seed)
 
@@ -118,13 +121,8 @@ def hardware(options: argparse.Namespace) -> Hardware:
 
 def result_line(run: TrainingRun) -> str:
     """Return what became of a run, in a line."""
-    last = run.history[-1]
-    speed = f"{last['images_per_second']:.0f} images a second"
-    if run.epochs_to_target is None:
-        return f"test accuracy {run.test_accuracy:.2f} % with the weights of epoch {run.epoch}, {speed}"
-    passed = any(record["accuracy"] > run.recipe.target for record in run.history)
-    said = f"first in epoch {run.epochs_to_target}" if passed else f"never in {run.recipe.epochs} epochs"
-    return f"test accuracy above {run.recipe.target:g} % {said}, {speed}"
+    speed = run.history[-1]["images_per_second"]
+    return f"{task_of(run.recipe).words(run)}, {speed:.0f} images a second"
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -148,6 +146,6 @@ def _train(options: argparse.Namespace) -> None:
         hardware=hardware(options),
         show_progress=not options.no_progress,
     )
-    if first_process():
+    if is_first_process():
         print(f"{options.model}, {options.variant}, {recipe.name}, seed {options.seed}: {result_line(run)}")
         print(f"written to {options.output}: result.json, weights.pt, last.ckpt, log")

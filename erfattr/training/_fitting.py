@@ -4,36 +4,55 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from erfattr._files import writing_file
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.training.data import TrainingData
+from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Recipe
+from erfattr.training.tasks import task_of
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 CHECKPOINT = "last.ckpt"
 
 
 class NonFiniteLossError(ValueError):
     """The loss is infinite or not a number; the message names the epoch."""
+
+
+class Best(TypedDict):
+    """The epoch with the best accuracy so far, the first of equals; it lies in the checkpoint as it is."""
+
+    epoch: int
+    accuracy: float
+    weights: dict[str, Tensor]
+
+
+class Outcome(NamedTuple):
+    """How a run ended: the epoch whose weights were selected, and their test accuracy in percent."""
+
+    epoch: int
+    test_accuracy: float
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -70,11 +89,14 @@ class Fitting(LightningModule):
         self.data = data
         self.seed = seed
         self.num_workers = num_workers
+        self.task = task_of(recipe)
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] | None = None
+        # By hand: Lightning's ModelCheckpoint(monitor=...) forgets the best of a folder that was moved.
+        self.best: Best | None = None
         self.accuracy = math.nan
-        self._counts = [0, 0]
+        self._metric = self.task.metric()
         self._begun = 0.0
+        self._seconds = math.nan
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
@@ -83,7 +105,7 @@ class Fitting(LightningModule):
         logits: Tensor = getattr(output, "logits", output)
         return logits
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Stochastic gradient descent, its rate on a cosine over the epochs."""
         recipe = self.recipe
         optimizer = torch.optim.SGD(
@@ -92,7 +114,8 @@ class Fitting(LightningModule):
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)]
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine}}
 
     # Data. A loader's own generator draws the seeds of its workers, which nothing here depends on; without it
     # they would come out of the global state, more of them in a run that was resumed.
@@ -113,7 +136,7 @@ class Fitting(LightningModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return what is looked at after each epoch."""
-        part = self.data.test if self.recipe.task == "micro_object" else self.data.validation
+        part: AugmentedDataset = getattr(self.data, self.task.watched)
         return self.evaluation_loader(part)
 
     def evaluation_loader(self, part: AugmentedDataset) -> DataLoader[Any]:
@@ -125,7 +148,9 @@ class Fitting(LightningModule):
             )
         return self._loader(part, sampler, drop_last=False)
 
-    def _loader(self, part: AugmentedDataset, sampler: Any, drop_last: bool) -> DataLoader[Any]:
+    def _loader(
+        self, part: AugmentedDataset, sampler: EpochSampler | None, drop_last: bool
+    ) -> DataLoader[Any]:
         return DataLoader(
             part,
             self.recipe.batch_size // self.trainer.world_size,
@@ -161,26 +186,19 @@ class Fitting(LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        """Note how long training took, and count from zero."""
+        """Note how long training took."""
         self._seconds = time.perf_counter() - self._begun
-        self._counts = [0, 0]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Count what is right in a batch."""
         images, labels = batch
-        self._counts[0] += int((self(images).argmax(1) == labels).sum())
-        self._counts[1] += len(labels)
+        self._metric.update(self(images), labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum over processes."""
-        counts = torch.tensor(self._counts, dtype=torch.float64, device=self.device)
-        right, seen = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        self.accuracy = 100 * right / seen
+        """Compute the accuracy, over all processes."""
+        self.accuracy = float(self._metric.compute())
+        self._metric.reset()
         self.log("accuracy", self.accuracy, sync_dist=True)
-
-    def on_test_start(self) -> None:
-        """Count from zero."""
-        self._counts = [0, 0]
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
@@ -197,17 +215,26 @@ class Fitting(LightningModule):
                 "images_per_second": images / self._seconds,
             }
         )
-        if self.best is None or self.accuracy > self.best["accuracy"]:
+        better = self.best is None or self.accuracy > self.best["accuracy"]
+        if self.task.keeps_best and better:
             weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             self.best = {"epoch": self.current_epoch + 1, "accuracy": self.accuracy, "weights": weights}
         self._stop_if_settled()
 
     def _stop_if_settled(self) -> None:
-        recipe = self.recipe
-        if recipe.task == "micro_object" and recipe.stop_after is not None:
-            passed = first_above(self.history, recipe.target)
-            if passed is not None and len(self.history) >= passed + recipe.stop_after:
-                self.trainer.should_stop = True
+        if self.task.is_over(self.history):
+            self.trainer.should_stop = True
+
+    def finish(self) -> Outcome:
+        """Give the network the weights that the task selects, and measure them on the test images."""
+        epoch = len(self.history)
+        if self.task.keeps_best and self.best is not None:
+            epoch = self.best["epoch"]
+            self.model.load_state_dict(self.best["weights"])
+        elif self.task.watched == "test":  # the last epoch has measured them
+            return Outcome(epoch, self.history[-1]["accuracy"])
+        self.trainer.test(self, self.evaluation_loader(self.data.test), verbose=False)
+        return Outcome(epoch, self.accuracy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know of."""
@@ -218,31 +245,17 @@ class Fitting(LightningModule):
         self.history, self.best = checkpoint["erfattr"]["history"], checkpoint["erfattr"]["best"]
 
 
-def first_above(history: list[dict[str, float]], target: float) -> int | None:
-    """Return the first epoch, from 1, whose accuracy exceeds ``target``."""
-    return next((int(record["epoch"]) for record in history if record["accuracy"] > target), None)
-
-
 class _WholeCheckpoints(TorchCheckpointIO):
-    """Write a checkpoint beside its place and rename it: one that is there is whole."""
+    """Checkpoints that are whole or not there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        beside = Path(f"{path}.{os.getpid()}")
-        super().save_checkpoint(checkpoint, beside, storage_options)
-        os.replace(beside, path)
+        with writing_file(Path(path)) as beside:
+            super().save_checkpoint(checkpoint, beside, storage_options)
 
 
-def make_trainer(
-    folder: Path,
-    epochs: int,
-    *,
-    accelerator: str,
-    devices: int,
-    precision: str,
-    show_progress: bool,
-) -> Trainer:
+def make_trainer(folder: Path, epochs: int, hardware: Hardware, *, show_progress: bool) -> Trainer:
     """Return Lightning's trainer, with a checkpoint after each epoch and a CSV log in ``folder``."""
-    callbacks: list[Any] = [
+    callbacks: list[Callback] = [
         ModelCheckpoint(
             folder, Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
@@ -250,9 +263,9 @@ def make_trainer(
     if show_progress:
         callbacks.append(TQDMProgressBar(leave=True))
     return Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision,  # type: ignore[arg-type]
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        precision=hardware.precision,
         max_epochs=epochs,
         callbacks=callbacks,
         logger=CSVLogger(folder, name="log"),
@@ -264,11 +277,6 @@ def make_trainer(
         enable_progress_bar=show_progress,
         enable_model_summary=False,
     )
-
-
-def is_first_process() -> bool:
-    """Whether this process has rank 0, by torch's or the launcher's account."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager

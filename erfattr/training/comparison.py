@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor, nn
 
 from erfattr._checks import check_positive_int, describe
-from erfattr._files import environment, plain, writing
-from erfattr._processes import rank_and_world
+from erfattr._files import environment, plain, write_json, writing
+from erfattr._processes import is_first_process
 from erfattr.models.loading import weights_hash
 from erfattr.remedies.variants import make_variant
-from erfattr.report.curves import plot_curves
+from erfattr.report.text_table import text_table
 from erfattr.training.data import TrainingImages
+from erfattr.training.hardware import Hardware
 from erfattr.training.pixel_use import PixelUse, measure_pixel_use
 from erfattr.training.recipes import Recipe
-from erfattr.training.runs import Hardware, TrainingRun, train
+from erfattr.training.runs import TrainingRun, train
+from erfattr.training.tasks import task_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Differences that differ by less than this share of the values are equal.
 _ROUNDING = 1e-12
@@ -47,9 +49,10 @@ class Mean:
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
         """Return the mean of two or more values."""
+        from scipy.stats import sem
+
         array = np.asarray(values, dtype=np.float64)
-        error = array.std(ddof=1) / math.sqrt(len(array))
-        return cls(float(array.mean()), float(error), tuple(float(value) for value in array))
+        return cls(float(array.mean()), float(sem(array)), tuple(array.tolist()))
 
     def __str__(self) -> str:
         """Value and standard error."""
@@ -76,6 +79,8 @@ class PairedDifference:
     @classmethod
     def of(cls, variant: Sequence[float], first: Sequence[float]) -> PairedDifference:
         """Return the difference of two sequences of values, pair by pair."""
+        from scipy.stats import ttest_rel, wilcoxon
+
         difference = Mean.of([a - b for a, b in zip(variant, first, strict=True)])
         if difference.standard_error <= _ROUNDING * max(map(abs, (*variant, *first))):
             return cls(difference, None, None)
@@ -127,13 +132,16 @@ class TrainingComparison:
     @property
     def outcome(self) -> str:
         """What the runs are compared by, in words."""
-        if self.recipe.task == "micro_object":
-            return f"epochs to {self.recipe.target:g} %"
-        return "test accuracy (%)"
+        return task_of(self.recipe).outcome()
 
     def rows(self) -> dict[str, dict[str, Mean]]:
         """Return for each quantity, by its name with the unit, the mean of each variant."""
-        rows = {self.outcome: {one.name: Mean.of(_outcomes(one)) for one in self.variants}}
+        result = task_of(self.recipe).result
+        rows = {
+            self.outcome: {
+                variant.name: Mean.of([result(run) for run in variant.runs]) for variant in self.variants
+            }
+        }
         uses: dict[str, Callable[[PixelUse], float]] = {
             "L1": lambda use: use.l1.value,
             "L2": lambda use: use.l2.value,
@@ -144,9 +152,10 @@ class TrainingComparison:
         for name, read in uses.items():
             for when in ("before", "after"):
                 rows[f"{name}, {when} training"] = {
-                    one.name: Mean.of([read(use) for use in getattr(one, when)]) for one in self.variants
+                    variant.name: Mean.of([read(use) for use in getattr(variant, when)])
+                    for variant in self.variants
                 }
-        rows["images a second"] = {one.name: Mean.of(_speeds(one)) for one in self.variants}
+        rows["images a second"] = {variant.name: Mean.of(_speeds(variant)) for variant in self.variants}
         return rows
 
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
@@ -163,22 +172,18 @@ class TrainingComparison:
 
     def table(self) -> str:
         """Return the table that a person reads: mean +- standard error, paired differences."""
-        names = [one.name for one in self.variants]
+        names = [variant.name for variant in self.variants]
         differences = self.differences()
-        lines = [["", *names, *(f"{name} - {names[0]}" for name in names[1:])]]
+        rows = [["", *names, *(f"{name} - {names[0]}" for name in names[1:])]]
         for quantity, means in self.rows().items():
-            lines.append(
+            rows.append(
                 [
                     quantity,
                     *(str(means[name]) for name in names),
                     *(str(differences[quantity][name]) for name in names[1:]),
                 ]
             )
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return text_table(rows)
 
     def numbers(self) -> dict[str, Any]:
         """Return everything but the networks as what JSON can hold."""
@@ -189,13 +194,13 @@ class TrainingComparison:
                 "means": self.rows(),
                 "differences": self.differences(),
                 "variants": {
-                    one.name: {
-                        "parameters": one.parameters,
-                        "runs": [run.numbers() for run in one.runs],
-                        "before": one.before,
-                        "after": one.after,
+                    variant.name: {
+                        "parameters": variant.parameters,
+                        "runs": [run.numbers() for run in variant.runs],
+                        "before": variant.before,
+                        "after": variant.after,
                     }
-                    for one in self.variants
+                    for variant in self.variants
                 },
             }
         )
@@ -203,15 +208,19 @@ class TrainingComparison:
 
     def draw(self) -> Figure:
         """Draw the accuracy of every run over its epochs."""
+        from matplotlib.figure import Figure
+
+        from erfattr.report.curves import plot_curves
+
         figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
-        micro = self.recipe.task == "micro_object"
+        task = task_of(self.recipe)
         ax = plot_curves(
             figure.subplots(),
-            {one.name: [run.history for run in one.runs] for one in self.variants},
-            target=self.recipe.target if micro else None,
+            {variant.name: [run.history for run in variant.runs] for variant in self.variants},
+            target=task.target,
             title=self.recipe.name,
         )
-        ax.set_ylabel(f"{'test' if micro else 'validation'} accuracy (%)")
+        ax.set_ylabel(f"{task.watched} accuracy (%)")
         return figure
 
 
@@ -268,40 +277,42 @@ def compare_training(
     parameters = {name: _parameters(make_variant(name, original, seeds[0])) for name in variants}
     with writing(folder) as stage:
         maps = images.maps(n_map_images)
-        found: dict[str, list[tuple[TrainingRun, PixelUse, PixelUse]]] = {name: [] for name in variants}
+        runs: dict[str, list[TrainingRun]] = {name: [] for name in variants}
+        before: dict[str, list[PixelUse]] = {name: [] for name in variants}
+        after: dict[str, list[PixelUse]] = {name: [] for name in variants}
         for seed in seeds:
             data = images.prepared(seed)
             original = build(seed)
             for name in variants:
-                place = Path(folder) / name / f"seed-{seed}"
+                run_folder = Path(folder) / name / f"seed-{seed}"
                 model = make_variant(name, original, seed)
                 run = train(
                     model,
                     images.recipe,
                     data,
-                    place,
+                    run_folder,
                     seed=seed,
                     hardware=hardware,
                     show_progress=show_progress,
                 )
-                uses = [
-                    _measured(place / f"pixel_use_{when}.json", network, maps, device)
-                    for when, network in (("before", model), ("after", run.model))
-                ]
-                found[name].append((run, uses[0], uses[1]))
+                runs[name].append(run)
+                before[name].append(_measured(run_folder / "pixel_use_before.json", model, maps, device))
+                after[name].append(_measured(run_folder / "pixel_use_after.json", run.model, maps, device))
                 if progress is not None:
                     progress(name, run)
         comparison = TrainingComparison(
             recipe=images.recipe,
             seeds=tuple(seeds),
             variants=tuple(
-                VariantRuns(name, parameters[name], *map(tuple, zip(*found[name], strict=True)))
+                VariantRuns(
+                    name, parameters[name], tuple(runs[name]), tuple(before[name]), tuple(after[name])
+                )
                 for name in variants
             ),
         )
-        if rank_and_world()[0] == 0:
+        if is_first_process():
             record = {**comparison.numbers(), "hardware": hardware, "environment": environment()}
-            (stage / "comparison.json").write_text(json.dumps(plain(record), indent=1) + "\n")
+            write_json(stage / "comparison.json", record)
             comparison.draw().savefig(stage / "curves.png")
     return comparison
 
@@ -309,12 +320,6 @@ def compare_training(
 def _short(value: float, digits: int) -> str:
     """Return a number of so many significant digits, never as a power of ten where it is large."""
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def _outcomes(variant: VariantRuns) -> list[float]:
-    return [
-        run.test_accuracy if run.epochs_to_target is None else run.epochs_to_target for run in variant.runs
-    ]
 
 
 def _speeds(variant: VariantRuns) -> list[float]:
@@ -335,7 +340,5 @@ def _measured(path: Path, model: nn.Module, images: Tensor, device: str) -> Pixe
             return PixelUse.from_numbers(saved["pixel_use"])
     use = measure_pixel_use(model.to(device), images)
     model.cpu()
-    with writing(path.parent) as stage:
-        text = json.dumps(plain({"identity": identity, "pixel_use": use}), indent=1)
-        (stage / path.name).write_text(text + "\n")
+    write_json(path, {"identity": identity, "pixel_use": use})
     return use

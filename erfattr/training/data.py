@@ -6,19 +6,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.datasets.images import ImageFiles, read_image, resize_and_crop
-from erfattr.datasets.micro_objects import MicroObjectDataset
 from erfattr.training.recipes import Augmentation, Recipe
+from erfattr.training.tasks import task_of
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 # Share of the images that validation and test get, each.
 HELD_OUT = 0.15
@@ -61,14 +61,16 @@ def split_indices(names: Sequence[str], labels: Sequence[int] | None = None, see
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels if labels is not None else [0] * len(names)):
         of_class.setdefault(label, []).append(index)
-    parts: tuple[list[int], ...] = ([], [], [])
+    train: list[int] = []
+    validation: list[int] = []
+    test: list[int] = []
     for members in of_class.values():
         members.sort(key=lambda index: hashlib.sha256(f"{seed}/{names[index]}".encode()).hexdigest())
         held_out = round(HELD_OUT * len(members))
-        parts[2].extend(members[:held_out])
-        parts[1].extend(members[held_out : 2 * held_out])
-        parts[0].extend(members[2 * held_out :])
-    split = Split(*(tuple(sorted(part)) for part in parts))
+        test += members[:held_out]
+        validation += members[held_out : 2 * held_out]
+        train += members[2 * held_out :]
+    split = Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
     for name, part in split._asdict().items():
         if not part:
             raise ValueError(
@@ -135,7 +137,9 @@ def find_images(root: str | Path, *, download: bool = False) -> ImageSource:
 
 
 def _caltech101(root: str | Path, download: bool) -> ImageSource:
-    found = torchvision.datasets.Caltech101(root, download=download)
+    from torchvision.datasets import Caltech101
+
+    found = Caltech101(root, download=download)
     folder = Path(found.root) / "101_ObjectCategories"
     paths = [
         folder / found.categories[label] / f"image_{number:04d}.jpg"
@@ -186,34 +190,25 @@ class TrainingImages:
     """
 
     def __init__(self, source: ImageSource, recipe: Recipe, split_seed: int = 0) -> None:
-        if recipe.task == "classification" and len(source.classes) < 2:
-            raise ValueError(
-                f"source: expected a folder with a subfolder for each of two or more classes, got "
-                f"{len(source.classes)}"
-            )
+        self.classes = task_of(recipe).classes(source.classes)
         self.source = source
         self.recipe = recipe
         self.split_seed = split_seed
         self.split = split_indices(source.names, source.labels, split_seed)
-        labels = torch.tensor(source.labels)
         self._images: Dataset[Any]
         if recipe.stored_size is None:
             self._images = _Files(source)
         else:
             stored = [resize_and_crop(read_image(path), recipe.stored_size) for path in source.paths]
-            self._images = TensorDataset(torch.stack(stored), labels)
+            self._images = TensorDataset(torch.stack(stored), torch.tensor(source.labels))
 
     def prepared(self, seed: int) -> TrainingData:
         """Return the parts as the run of this seed sees them; validation and test depend on no seed."""
-        recipe = self.recipe
-        classes = self.source.classes
-        if recipe.task == "micro_object":
-            classes = tuple(map(str, recipe.colors))
         return TrainingData(
             train=self._part(self.split.train, seed=seed, fixed=False),
             validation=self._part(self.split.validation, seed=0, fixed=True),
             test=self._part(self.split.test, seed=0, fixed=True),
-            classes=classes,
+            classes=self.classes,
             fingerprint=f"{self.source.fingerprint} split {self.split_seed}",
         )
 
@@ -238,11 +233,7 @@ def _part(images: Dataset[Any], recipe: Recipe, *, seed: int, fixed: bool) -> Au
     transform: v2.Transform | None = make(recipe.size)
     if augmentation == Augmentation() and recipe.stored_size == recipe.size:
         transform = None  # the images are what they should be, and 32 pixels are drawn faster than resized
-    if recipe.task == "micro_object":
-        return MicroObjectDataset(
-            images, recipe.object_size, recipe.colors, transform, seed=seed, fixed=fixed
-        )
-    return AugmentedDataset(images, transform, seed=seed, fixed=fixed)
+    return task_of(recipe).dataset(images, transform, seed=seed, fixed=fixed)
 
 
 class _Files(Dataset[Any]):
@@ -255,4 +246,6 @@ class _Files(Dataset[Any]):
         return len(self.source.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return F.pil_to_tensor(read_image(self.source.paths[index])), self.source.labels[index]
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return pil_to_tensor(read_image(self.source.paths[index])), self.source.labels[index]

@@ -1,16 +1,19 @@
-"""Training recipes as data: the paper's two, and the same scaled down to a processor without a GPU."""
+"""Training recipes as data: the paper's two, and the same scaled down to a processor without a GPU.
+
+Importing this module imports no torch: the command line lists the recipes in its help.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from torchvision.transforms import v2
+from erfattr._checks import check_positive_int, describe, suggest
+from erfattr.datasets.colors import BLACK, RED, Color
+from erfattr.training.tasks import TASKS
 
-from erfattr._checks import describe, suggest
-from erfattr.datasets.micro_objects import BLACK, RED, Color
-
-Task = Literal["classification", "micro_object"]
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Augmentation:
 
     def transform(self, size: int) -> v2.Transform:
         """Return it as a transform of tensors (3, H, W) to (3, ``size``, ``size``)."""
+        from torchvision.transforms import v2
+
         steps: list[v2.Transform] = [
             v2.Resize(size, antialias=True)
             if self.resized_crop is None
@@ -47,6 +52,8 @@ class Augmentation:
 
     def without_chance(self, size: int) -> v2.Transform:
         """Return the transform of images to test with: the same scale and crop, nothing random."""
+        from torchvision.transforms import v2
+
         resized = max(self.resized_crop or size, size)
         return v2.Compose([v2.Resize(resized, antialias=True), v2.CenterCrop(size)])
 
@@ -60,9 +67,9 @@ class Recipe:
 
     Attributes:
         name: What it is called.
-        task: ``"classification"`` of the images' own classes, where the network of the epoch with the best
-            validation accuracy is tested; or ``"micro_object"`` (see `MicroObjectDataset`), where the test
-            accuracy is looked at after each epoch.
+        task: Name of one of ``TASKS``: ``"classification"`` of the images' own classes, where the network of
+            the epoch with the best validation accuracy is tested; or ``"micro_object"`` (see
+            `MicroObjectDataset`), where the test accuracy is looked at after each epoch.
         epochs: Passes over the training images at most.
         size: Side of the images in pixels.
         augmentation: Of the training images.
@@ -82,7 +89,7 @@ class Recipe:
     """
 
     name: str
-    task: Task
+    task: str
     epochs: int
     size: int
     augmentation: Augmentation = Augmentation()
@@ -99,17 +106,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "size", "batch_size", "object_size", "map_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: expected a positive integer, got {describe(value)}")
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value}")
-        if self.task not in ("classification", "micro_object"):
-            raise ValueError(f"task: expected 'classification' or 'micro_object', got {describe(self.task)}")
-        if self.task == "micro_object" and self.object_size > self.size:
-            raise ValueError(
-                f"object_size: expected at most the image's {self.size} pixels, got {self.object_size}"
-            )
+            check_positive_int(name, getattr(self, name))
+        if not isinstance(self.task, str) or self.task not in TASKS:
+            raise ValueError(f"task: expected {' or '.join(map(repr, TASKS))}, got {describe(self.task)}")
+        TASKS[self.task](self)  # which checks what it needs of the recipe
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
         if not 0 < self.target < 100:

@@ -12,46 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from erfattr._checks import check_choice, check_positive_int, describe
-from erfattr._files import StateFile, environment, plain, writing
+from erfattr._checks import check_non_negative_int, check_positive_int, describe
+from erfattr._files import StateFile, environment, plain, write_json, writing
 from erfattr._model import untouched
+from erfattr._processes import is_first_process
 from erfattr.models.loading import weights_hash
 from erfattr.training.data import TrainingData
+from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Recipe
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where a network is trained.
-
-    Attributes:
-        accelerator: Lightning's word: ``"cpu"``, ``"gpu"`` or ``"auto"``, a GPU if there is one.
-        devices: Number of GPUs, or of processes on the CPU. They share every batch.
-        precision: Lightning's word: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
-        num_workers: Processes that prepare images, for each device; 0 prepares them between the steps.
-
-    Raises:
-        TypeError: ``devices`` or ``num_workers`` is not an integer.
-        ValueError: an unknown word, or a number that is too small.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    num_workers: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        check_positive_int("devices", self.devices)
-        check_choice("precision", self.precision, PRECISIONS)
-        if isinstance(self.num_workers, bool) or not isinstance(self.num_workers, int):
-            raise TypeError(
-                f"num_workers: expected an integer of at least 0, got {describe(self.num_workers)}"
-            )
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers: expected an integer of at least 0, got {self.num_workers}")
+from erfattr.training.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -63,8 +32,8 @@ class TrainingRun:
         seed: Of its random numbers.
         history: For each epoch ``epoch`` (from 1), ``loss`` (mean over training images), ``accuracy`` in
             percent, ``seconds`` and ``images_per_second`` of training. The accuracy is that of the
-            validation images, for a micro-object run that of the test images.
-        epoch: Whose weights the model has: the best one, for a micro-object run the last.
+            validation images, for a micro-object run that of the test images (`Task.watched`).
+        epoch: Whose weights the model has: the best one, for a micro-object run the last (`Task.keeps_best`).
         test_accuracy: Of these weights, in percent.
         epochs_to_target: The first epoch whose accuracy exceeds the recipe's target, and the recipe's number
             of epochs if none did; ``None`` for classification.
@@ -133,10 +102,14 @@ def train(
     ):
         if not isinstance(value, kind):
             raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {describe(seed)}")
+    check_non_negative_int("seed", seed)
     hardware = Hardware() if hardware is None else hardware
-    fitting = _lightning()
+    try:
+        from erfattr.training import _fitting as fitting
+    except ImportError as error:
+        raise ImportError(
+            f"training needs Lightning, which is not installed ({error}): pip install 'erfattr[train]'"
+        ) from error
     _check_fit(model, recipe, data, hardware)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,40 +121,28 @@ def train(
         return _finished(folder, model, recipe, seed)
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices), fitting.quiet():
-        trainer = fitting.make_trainer(
-            folder,
-            recipe.epochs,
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            precision=hardware.precision,
-            show_progress=show_progress,
-        )
-        if not begun and trainer.is_global_zero:
+        trainer = fitting.make_trainer(folder, recipe.epochs, hardware, show_progress=show_progress)
+        if not begun and is_first_process():
             run.save({})
         module = fitting.Fitting(model, recipe, data, seed, hardware.num_workers)
         checkpoint = folder / fitting.CHECKPOINT
         with fitting.interruptible(trainer):
             trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
-            epoch, accuracy = len(module.history), module.history[-1]["accuracy"]
-            if recipe.task == "classification":
-                epoch = module.best["epoch"]
-                model.load_state_dict(module.best["weights"])
-                trainer.test(module, module.evaluation_loader(data.test), verbose=False)
-                accuracy = module.accuracy
+            outcome = module.finish()
     result = TrainingRun(
         recipe=recipe,
         seed=seed,
         history=tuple(module.history),
-        epoch=epoch,
-        test_accuracy=accuracy,
-        epochs_to_target=_epochs_to_target(fitting.first_above(module.history, recipe.target), recipe),
+        epoch=outcome.epoch,
+        test_accuracy=outcome.test_accuracy,
+        epochs_to_target=task_of(recipe).epochs_to_target(module.history),
         model=model.cpu().eval(),
     )
-    if trainer.is_global_zero:
+    if is_first_process():
         with writing(folder) as stage:
             torch.save(model.state_dict(), stage / "weights.pt")
             record = {**result.numbers(), "run": identity, "hardware": hardware, "environment": environment()}
-            (stage / "result.json").write_text(json.dumps(plain(record), indent=1) + "\n")
+            write_json(stage / "result.json", record)
     return result
 
 
@@ -221,21 +182,6 @@ def replace_head(model: nn.Module, classes: int, seed: int = 0) -> nn.Module:
             fresh = nn.Linear(head.in_features, classes, bias=head.bias is not None)
         setattr(model.get_submodule(owner), attribute, fresh)
     return model
-
-
-def first_process() -> bool:
-    """Whether this process is the one that writes and reports, of those that train together."""
-    return bool(_lightning().is_first_process())
-
-
-def _lightning() -> Any:
-    try:
-        from erfattr.training import _fitting
-    except ImportError as error:
-        raise ImportError(
-            f"training needs Lightning, which is not installed ({error}): pip install 'erfattr[train]'"
-        ) from error
-    return _fitting
 
 
 def _check_fit(model: nn.Module, recipe: Recipe, data: TrainingData, hardware: Hardware) -> None:
@@ -286,9 +232,3 @@ def _finished(folder: Path, model: nn.Module, recipe: Recipe, seed: int) -> Trai
         epochs_to_target=numbers["epochs_to_target"],
         model=model.cpu().eval(),
     )
-
-
-def _epochs_to_target(passed: int | None, recipe: Recipe) -> int | None:
-    if recipe.task != "micro_object":
-        return None
-    return recipe.epochs if passed is None else passed
