@@ -29,7 +29,6 @@ The parts:
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -58,6 +57,7 @@ from erfattr import (
     demo_model,
     weak_pixels,
 )
+from erfattr._files import write_json
 from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
 from erfattr.execution import prepared
 from erfattr.models.checkpoints import load_checkpoint
@@ -716,7 +716,7 @@ def main() -> None:
         begun = time.perf_counter()
         rows = CALLS[part](options, photographs)
         result = {"options": record, "seconds": time.perf_counter() - begun, "rows": rows}
-        (options.output / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options.output / f"{part}.json", result)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ the ``--evaluate`` images after them. What stands behind +- is half of a 95 % co
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 import warnings
@@ -29,6 +28,7 @@ from captum.metrics import infidelity
 from torch import Tensor, nn
 
 from erfattr import Calibration, ImageFiles, estimate_phase_profile, load_model
+from erfattr._files import write_json
 from erfattr.attr.calibration import calibrate
 from erfattr.attr.debiased_attribution import debias
 from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
@@ -402,7 +402,7 @@ def main() -> None:
         results["planted"] = found = planted(options)
         show(found)
     if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
+from erfattr._files import write_json
 from erfattr.datasets.images import sample_images
 from erfattr.execution import prepared
 
@@ -399,9 +400,7 @@ def main() -> None:
         )
     if options.json is not None:
         record = {key: str(value) for key, value in vars(options).items()}
-        options.json.write_text(
-            json.dumps({"options": record, "machine": machine, "rows": rows}, indent=1) + "\n"
-        )
+        write_json(options.json, {"options": record, "machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

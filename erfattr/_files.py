@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -86,18 +87,39 @@ class StateFile:
         write_whole(self.path, {"format": _FORMAT, "identity": self.identity, "state": state})
 
 
-def write_whole(path: Path, content: Any) -> None:
-    """Write with ``torch.save`` beside the file's place, then rename: the file is whole or not there."""
+@contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """Give a place beside ``path``; what was written there becomes ``path`` when the block ends.
+
+    So the file is whole or as it was before, whenever the process is killed.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
+        yield beside
+        with beside.open("rb+") as file:
+            # Or the name could reach the disk before the content does.
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write with ``torch.save``; see `writing_file`."""
+    with writing_file(path) as beside, beside.open("wb") as file:
+        torch.save(content, file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write as JSON what `plain` makes of a value; see `writing_file`.
+
+    Raises:
+        TypeError: JSON cannot hold the value.
+    """
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    with writing_file(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -139,9 +161,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, bool, int, float)):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import math
 import os
 import platform
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2 import functional as F
 
+from erfattr._files import write_json, write_whole
 from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop, standardize
 from erfattr.models.loading import DemoNet
 
@@ -213,9 +213,9 @@ def main() -> None:
         history.append(record)
         rate = steps_per_epoch * args.batch_size / seconds
         print(" ".join(f"{k}={v:.4g}" for k, v in record.items()), f"images/s={rate:.0f}", flush=True)
-        torch.save(half_state(average.module), args.run_dir / "latest_weights.pt")
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(
+        write_whole(args.run_dir / "latest_weights.pt", half_state(average.module))
+        write_whole(
+            checkpoint,
             {
                 "model": model.state_dict(),
                 "average": average.state_dict(),
@@ -224,15 +224,13 @@ def main() -> None:
                 "best": best,
                 "rng": torch.get_rng_state(),
             },
-            partial,
         )
-        os.replace(partial, checkpoint)
 
     final = DemoNet(len(folders))
     final.load_state_dict(best["weights"])  # float16 values, copied into float32 parameters
     top1, class_mean = accuracy(final, *evaluation_images(split["test"]))
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.save(best["weights"], args.out / "demo_model.pt")
+    write_whole(args.out / "demo_model.pt", best["weights"])
     card = {
         "architecture": "DemoNet: ResNet-18 with a quarter of the channels",
         "parameters": sum(p.numel() for p in final.parameters()),
@@ -258,8 +256,8 @@ def main() -> None:
         "torchvision": torchvision.__version__.split("+")[0],
         "classes": [folder.name for folder in folders],
     }
-    (args.out / "demo_model.json").write_text(json.dumps(card, indent=1) + "\n")
-    (args.run_dir / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    write_json(args.out / "demo_model.json", card)
+    write_json(args.run_dir / "history.json", history)
     print(f"held-out test accuracy at {TEST_SIZE}: {top1:.2f} % ({class_mean:.2f} % class mean)")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from erfattr._files import writing
+from erfattr._files import writing, writing_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -94,8 +94,8 @@ def main() -> None:
         collect(options.collect)
     made = page()
     if not options.check:
-        with writing(PAGE.parent) as stage:
-            (stage / PAGE.name).write_text(made, encoding="utf-8")
+        with writing_file(PAGE) as beside:
+            beside.write_text(made, encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != made:
         sys.exit(f"{PAGE.relative_to(ROOT)} is not what the results make of its template: run {sys.argv[0]}")
 

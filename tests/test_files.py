@@ -1,20 +1,23 @@
-"""A state file holds one whole state at any moment, and only for the run it belongs to."""
+"""Files are whole or not there; a state file is that of one run; JSON holds what `plain` makes of values."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from erfattr._files import StateFile
+from erfattr._files import StateFile, plain, write_json, write_whole, writing, writing_file
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
@@ -68,6 +71,107 @@ def test_errors(tmp_path: Path) -> None:
         StateFile(tmp_path / "missing" / "state", {})
     with pytest.raises(ValueError, match="path: expected a file in a folder that is there"):
         StateFile(tmp_path, {})
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OSError, match=r"output folder '.*file' cannot be written to"),
+        writing(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_a_file_is_replaced_as_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("old")
+    with writing_file(path) as beside:
+        beside.write_text("new")
+        assert beside.parent == tmp_path
+        assert path.read_text() == "old"
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("page.md", "new")]
+
+
+def test_a_block_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("old")
+
+    def fail() -> None:
+        with writing_file(path) as beside:
+            beside.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("page.md", "old")]
+
+
+def test_tensors_are_written_whole(tmp_path: Path) -> None:
+    write_whole(tmp_path / "weights.pt", {"weight": torch.arange(3.0)})
+    assert torch.load(tmp_path / "weights.pt", weights_only=True)["weight"].tolist() == [0, 1, 2]
+    with pytest.raises(OSError, match="absent"):
+        write_whole(tmp_path / "absent" / "weights.pt", {})
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+def test_json_holds_what_plain_makes_of_values(tmp_path: Path) -> None:
+    value = {
+        "tensor": torch.tensor([[1, 2]]),
+        3: (np.float64(0.5), np.int64(7)),
+        "point": Point(math.inf, math.nan),
+        "path": Path("a") / "b",
+        "flag": True,
+        "none": None,
+    }
+    expected = {
+        "tensor": [[1, 2]],
+        "3": [0.5, 7],
+        "point": {"x": None, "y": None},
+        "path": str(Path("a") / "b"),
+        "flag": True,
+        "none": None,
+    }
+    assert plain(value) == expected
+    write_json(tmp_path / "result.json", value)
+    text = (tmp_path / "result.json").read_text(encoding="utf-8")
+    assert json.loads(text) == expected
+    assert text.startswith('{\n "tensor": [\n')
+    assert text.endswith("}\n")
+
+
+def test_what_json_cannot_hold_is_refused_and_the_file_before_stays(tmp_path: Path) -> None:
+    write_json(tmp_path / "result.json", {"seed": 3})
+    with pytest.raises(TypeError, match=r"record: expected what JSON can hold, got .*ReLU"):
+        write_json(tmp_path / "result.json", {"model": torch.nn.ReLU()})
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert json.loads((tmp_path / "result.json").read_text()) == {"seed": 3}
+
+
+def test_nothing_stays_of_a_run_that_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with writing(tmp_path / "a" / "b") as stage:
+            (stage / "half.txt").write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_earlier_results_stay_whole_when_a_run_fails(tmp_path: Path) -> None:
+    with writing(tmp_path) as stage:
+        (stage / "result.txt").write_text("old")
+
+    def fail() -> None:
+        with writing(tmp_path) as stage:
+            (stage / "result.txt").write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("result.txt", "old")]
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from erfattr._files import environment, writing
+from erfattr._files import environment, plain, write_json, writing
+from erfattr.report.text_table import text_table
 
 Row = dict[str, Any]
 
@@ -114,7 +115,7 @@ def resumed_rows(
         makers: By name, what makes a row.
         whole: Whether a saved row needs no second try.
     """
-    settings = json.loads(json.dumps(settings))
+    settings = plain(settings)  # as it was read and will be
     path = folder / "rows.json"
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     rows: dict[str, Row] = saved.get("rows", {}) if saved.get("settings") == settings else {}
@@ -122,8 +123,7 @@ def resumed_rows(
         if name not in rows or not whole(rows[name]):
             rows[name] = make()
             with writing(folder) as stage:
-                content = {"settings": settings, "rows": rows}
-                (stage / "rows.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                write_json(stage / "rows.json", {"settings": settings, "rows": rows})
     return [rows[name] for name in makers]
 
 
@@ -146,7 +146,7 @@ def write_result(
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        (stage / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(stage / f"{name}.json", record)
         if figure is not None:
             figure.savefig(stage / f"{name}.png", dpi=150)
     print(f"written to {folder}: {name}.csv, {name}.json" + (f", {name}.png" if figure is not None else ""))
@@ -154,9 +154,7 @@ def write_result(
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells, the first row being the headings."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(text_table(rows))
 
 
 def beside(value: float | None, paper: float | None, digits: int) -> str:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from erfattr import FeatureUnit, MapSource, MapStatistics, ModelOutput, SensitivityMaps, receptive_fields
-from erfattr._files import writing
 from erfattr.report.maps import analyse_map, draw_map, draw_maps, file_stem, write_maps
 
 
@@ -111,31 +110,6 @@ def test_files_hold_the_maps(reports: list, tmp_path: Path) -> None:  # type: ig
     assert result["maps"]["output"] == reports[1].numbers()
 
 
-def test_nothing_stays_of_a_run_that_fails(tmp_path: Path) -> None:
-    def fail() -> None:
-        with writing(tmp_path / "a" / "b") as stage:
-            (stage / "half.txt").write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_earlier_results_stay_whole_when_a_run_fails(tmp_path: Path) -> None:
-    with writing(tmp_path) as stage:
-        (stage / "result.txt").write_text("old")
-
-    def fail() -> None:
-        with writing(tmp_path) as stage:
-            (stage / "result.txt").write_text("ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("result.txt", "old")]
-
-
 def test_errors(reports: list, tmp_path: Path) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match="reports: expected reports of different layers, got none"):
         write_maps(tmp_path, [], {})
@@ -144,12 +118,6 @@ def test_errors(reports: list, tmp_path: Path) -> None:  # type: ignore[type-arg
     with pytest.raises(TypeError, match="record: expected what JSON can hold"):
         write_maps(tmp_path, reports, {"model": nn.ReLU()})
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(OSError, match=r"output folder '.*file' cannot be written to"),
-        writing(tmp_path / "file"),
-    ):
-        pass
     mean = gaussian_checkerboard()
     with pytest.raises(ValueError, match="statistics: expected a source, got None"):
         analyse_map(MapStatistics(mean, mean, 1, mean[None], (1,)))
