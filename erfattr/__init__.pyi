@@ -40,9 +40,9 @@ from .metrics.statistics import MapStatistics as MapStatistics
 from .models.loading import demo_model as demo_model
 from .models.loading import load_model as load_model
 from .receptive_field.field import ReceptiveField as ReceptiveField
-from .receptive_field.field import nan_probe as nan_probe
-from .receptive_field.field import receptive_fields as receptive_fields
-from .receptive_field.field import theoretical_receptive_field as theoretical_receptive_field
+from .receptive_field.nan_probe import nan_probe as nan_probe
+from .receptive_field.trace import receptive_fields as receptive_fields
+from .receptive_field.trace import theoretical_receptive_field as theoretical_receptive_field
 from .remedies.downsampling import average_shortcuts as average_shortcuts
 from .remedies.downsampling import blur_downsampling as blur_downsampling
 from .remedies.kernel_padding import pad_kernels as pad_kernels

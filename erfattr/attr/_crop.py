@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from erfattr.receptive_field.field import ReceptiveField, receptive_fields
+from erfattr.receptive_field.field import ReceptiveField
+from erfattr.receptive_field.trace import receptive_fields
 
 Unit = tuple[int, int]
 

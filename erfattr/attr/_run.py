@@ -15,7 +15,8 @@ from erfattr.attr._crop import Cone, find_cone
 from erfattr.attr.sources import FeatureUnit, GradientPlan, ModelOutput, make_plan
 from erfattr.execution import Execution, prepared
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
-from erfattr.receptive_field.field import ReceptiveField, receptive_fields
+from erfattr.receptive_field.field import ReceptiveField
+from erfattr.receptive_field.trace import receptive_fields
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from erfattr.attr.calibration import (
 )
 from erfattr.attr.sources import OutputTarget
 from erfattr.metrics.relief import Period, Relief, read_relief
-from erfattr.receptive_field.field import receptive_fields, total_stride
+from erfattr.receptive_field.field import total_stride
+from erfattr.receptive_field.trace import receptive_fields
 
 
 def debias(

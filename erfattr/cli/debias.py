@@ -31,7 +31,8 @@ from erfattr.cli._options import MODEL_HELP, WEIGHTS_HELP, chosen_images, positi
 from erfattr.datasets.images import read_image, resize_and_crop, sample_images, standardize
 from erfattr.metrics.relief import MODES
 from erfattr.models.loading import ModelInfo, load_model
-from erfattr.receptive_field.field import receptive_fields, total_stride
+from erfattr.receptive_field.field import total_stride
+from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.debias import DebiasedImage, write_debiased
 
 _METHODS: dict[str, Callable[[nn.Module], Attribution]] = {

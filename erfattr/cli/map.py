@@ -30,7 +30,8 @@ from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.models.loading import ModelInfo, load_model
-from erfattr.receptive_field.field import receptive_fields, total_stride
+from erfattr.receptive_field.field import total_stride
+from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.maps import MapReport, analyse_map, write_maps
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from erfattr._model import find_layer
 from erfattr.cli._options import MODEL_HELP, size
 from erfattr.models.loading import load_model
-from erfattr.receptive_field.field import receptive_fields
+from erfattr.receptive_field.trace import receptive_fields
 
 
 def add(commands: Any) -> None:

@@ -2,7 +2,7 @@
 
 The model runs once on the meta device, where operators compute shapes only; weights are replaced by meta
 tensors as they come. Beside each tensor that depends on the input goes its provenance; what an operator does
-to it is in :mod:`erfattr.receptive_field._operators`. Writing in place changes all tensors that share the memory.
+to it is in `erfattr.receptive_field._operators`. Writing in place changes all tensors that share the memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
-from erfattr.receptive_field._operators import Call, Results, base_name, not_understood, results
-from erfattr.receptive_field._provenance import Axis, Provenance, pointwise
+from erfattr.receptive_field._axes import Axis
+from erfattr.receptive_field._operators.registry import Call, Results, base_name, not_understood, results
+from erfattr.receptive_field._provenance import Provenance, pointwise
 
 SMALL = 1 << 16
 """Constants up to this many elements are computed for real: they may serve as an index later."""

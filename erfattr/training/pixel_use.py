@@ -15,7 +15,7 @@ from erfattr.datasets.images import ImageLoader
 from erfattr.metrics.corrected_imbalance import Estimate, corrected_imbalance
 from erfattr.metrics.significance import estimate_phase_profile
 from erfattr.metrics.sizes import centroid
-from erfattr.receptive_field.field import theoretical_receptive_field
+from erfattr.receptive_field.trace import theoretical_receptive_field
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,209 @@
+"""Measure a receptive field with NaN: slow, but without an understanding of the operators."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from erfattr._checks import check_positive_int
+from erfattr._model import device_and_dtype, find_layer, hooked, untouched
+from erfattr.receptive_field._description import described
+from erfattr.receptive_field._lines import Line, extent, has_holes
+from erfattr.receptive_field._passes import (
+    attributes_kept,
+    buffers_kept,
+    check_arguments,
+    has_data,
+    never_ran,
+    not_spatial,
+    only_tensor,
+)
+from erfattr.receptive_field._sets import Sets
+from erfattr.receptive_field.field import ReceptiveField
+
+
+def nan_probe(
+    model: nn.Module,
+    layer: nn.Module | str | None = None,
+    input_size: int | tuple[int, int] = (224, 224),
+    *,
+    in_channels: int = 3,
+    batch_size: int = 1,
+    channels_last: bool = False,
+) -> ReceptiveField:
+    """Measure the receptive field: set a row or column of the image to NaN and see which units turn NaN.
+
+    Takes H + W images through the real model. Boxes end at the image's borders. Operators that swallow NaN
+    (comparisons, ``nan_to_num``) hide a dependence from it.
+
+    Args:
+        model: Any module that takes a batch of images (N, C, H, W), with data.
+        layer: Module or dotted name; ``None`` for the model's output.
+        input_size: (H, W) of the image, or one number for both.
+        in_channels: C of the image.
+        batch_size: Images in one forward pass. More than one assumes that images do not see each other.
+        channels_last: The layer's output is (N, H, W, C).
+
+    Returns:
+        The receptive field, with ``method="nan probe"``. ``status`` is ``"exact"`` only if some units, the
+        centre one among them, do not reach the image's border.
+
+    Raises:
+        TypeError: ``model`` is not a module, ``layer`` neither a module nor a name.
+        ValueError: no such layer, it never ran, its output has no spatial map or is NaN for a clean image;
+            bad ``input_size``; several images of a batch came out as one; a model on the meta device.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3, dilation=2), torch.nn.Conv2d(1, 1, 1))
+        >>> nan_probe(model, input_size=8).touched((0, 1))
+        ((0, 2, 4), (1, 3, 5))
+    """
+    size = check_arguments(model, input_size, in_channels)
+    check_positive_int("batch_size", batch_size)
+    if not has_data(model):
+        raise ValueError("model: expected a model with data, got one on the meta device")
+    name, module = ("", model) if layer is None else find_layer(model, layer)
+    last = [name] if channels_last else []
+    probes, problems = probe_layers(
+        model, {name: module}, size, in_channels, batch_size=batch_size, channels_last=last
+    )
+    if name in problems:
+        raise ValueError(problems[name])
+    return field_from_probe(name, probes[name], size)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which poisoned rows and columns turned which units NaN: (H, height, width) and (W, height, width)."""
+
+    rows: npt.NDArray[np.bool_]
+    columns: npt.NDArray[np.bool_]
+
+
+def probe_layers(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    *,
+    batch_size: int = 1,
+    channels_last: Collection[str] = (),
+) -> tuple[dict[str, Probe], dict[str, str]]:
+    """Probe several layers at once; the second dict says of the others why they have no probe."""
+    device, dtype = device_and_dtype(model)
+    # A generator of its own: the caller's random numbers stay as they are.
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(1, in_channels, *size, generator=generator).to(device=device, dtype=dtype)
+    problems: dict[str, str] = {}
+    hits: dict[str, list[list[Tensor]]] = {}
+
+    def poisoned(images: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = {}
+
+        def note(name: str, output: Any) -> None:
+            tensor = only_tensor(output)
+            if tensor is None or tensor.ndim not in (2, 4):
+                problems[name] = not_spatial(name, None if tensor is None else tuple(tensor.shape))
+                return
+            if tensor.shape[0] != len(images):
+                raise ValueError(
+                    f"batch_size: {len(images)} images gave {tensor.shape[0]} outputs at {name!r}; "
+                    "use batch_size=1"
+                )
+            nan = tensor.isnan().any(3 if name in channels_last else 1).cpu()
+            maps[name] = nan if tensor.ndim == 4 else nan[:, None, None]
+
+        with hooked(layers, note):
+            model(images)
+        return maps
+
+    with untouched(model), torch.no_grad(), attributes_kept(model), buffers_kept(model):
+        for name, nan in poisoned(clean).items():
+            if nan.any():
+                raise ValueError(
+                    f"model: {name or 'the output'!r} is NaN for an image without NaN; nothing to probe"
+                )
+            hits[name] = [[], []]
+        for axis, length in enumerate(size):
+            for start in range(0, length, batch_size):
+                indices = torch.arange(start, min(start + batch_size, length))
+                images = clean.repeat(len(indices), 1, 1, 1)
+                for image, index in zip(images, indices, strict=True):
+                    image.select(1 + axis, int(index)).fill_(torch.nan)
+                for name, nan in poisoned(images).items():
+                    hits[name][axis].append(nan)
+    for name in layers:
+        if name not in hits and name not in problems:
+            problems[name] = never_ran(name, model)
+    probes = {
+        name: Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy())
+        for name, (rows, columns) in hits.items()
+    }
+    return probes, problems
+
+
+def field_from_probe(
+    name: str, probe: Probe, size: tuple[int, int], unknown: tuple[str, ...] = (), why: Sequence[str] = ()
+) -> ReceptiveField:
+    """Return the field that a probe shows; ``why`` goes into the note."""
+    height, width = probe.rows.shape[1:]
+    lines, strides = [], []
+    for table, length, axis in ((probe.rows, size[0], 0), (probe.columns, size[1], 1)):
+        sets = Sets()
+        # Bit b of a unit's pattern says whether pixel b turned it NaN: one whole number, whatever the length.
+        packed = np.packbits(table.reshape(length, -1), axis=0, bitorder="little")
+        patterns, where = np.unique(packed, axis=1, return_inverse=True)
+        bits = [int.from_bytes(pattern.tobytes(), "little") for pattern in patterns.T]
+        ids = np.array([sets.intern(0, value, value, 0) for value in bits], dtype=np.int64)[where.ravel()]
+        ids = ids.reshape(height, width)
+        line = Line(ids, sets.entries, length)
+        lines.append(line)
+        middle = ids[:, width // 2] if axis == 0 else ids[height // 2]
+        spans = [extent(sets.entries[int(a)].real) for a in middle]
+        # The stride is how far neighbours' middles are apart, where neither touches the image's border.
+        moves = [
+            (b[0] + b[1] - a[0] - a[1]) / 2
+            for a, b in itertools.pairwise(spans)
+            if min(a[0], b[0]) > 0 and max(a[1], b[1]) < length - 1
+        ]
+        step = float(np.median(moves)) if moves else length / len(middle)
+        strides.append(int(step) if step == int(step) else step)
+    notes = [*why, "measured with NaN inside the image: boxes are clipped at its borders"]
+    kinds = (_probed_kind(lines[0], (height, width)), _probed_kind(lines[1], (height, width)))
+    return described(
+        name,
+        size,
+        (height, width),
+        (strides[0], strides[1]),
+        (lines[0], lines[1]),
+        kinds,
+        method="nan probe",
+        unknown=unknown,
+        notes=notes,
+    )
+
+
+def _probed_kind(line: Line, output_size: tuple[int, int]) -> str:
+    """Status along one axis from clipped sets: units that reach the border show less than they would."""
+    reads = {entry.real for entry in line.distinct()}
+    if reads == {(1 << line.length) - 1}:
+        return "whole image"
+    # What the units inside have read, moved to begin at 0: one and the same pattern, if all are alike.
+    inner = {
+        real >> extent(real)[0] for real in reads if real and real & 1 == 0 and not real >> (line.length - 1)
+    }
+    centre = line.entry((output_size[0] // 2, output_size[1] // 2)).real
+    if len(inner) != 1 or centre == 0 or centre >> extent(centre)[0] not in inner:
+        return "position-dependent"
+    (pattern,) = inner
+    longest = max(extent(real)[1] - extent(real)[0] for real in reads if real) + 1
+    if longest > pattern.bit_length():
+        return "position-dependent"
+    return "upper bound" if any(has_holes(real) for real in reads) else "exact"

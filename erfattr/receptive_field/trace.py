@@ -1,0 +1,379 @@
+"""Theoretical receptive field (TRF) of every layer of a model: which input pixels a unit can depend on.
+
+The answer is read from the operators of one forward pass without data, not from a list of module types, so
+residual sums, branches, concatenations and functional calls count as they are. Weights are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from erfattr._model import device_and_dtype, find_layer, hooked, untouched
+from erfattr.receptive_field._axes import Axis
+from erfattr.receptive_field._description import described
+from erfattr.receptive_field._lines import Line
+from erfattr.receptive_field._passes import (
+    attributes_kept,
+    check_arguments,
+    has_data,
+    never_ran,
+    not_spatial,
+    only_tensor,
+)
+from erfattr.receptive_field._provenance import Provenance, source
+from erfattr.receptive_field._tracing import Tracing
+from erfattr.receptive_field.field import Number, ReceptiveField, whole_stride
+from erfattr.receptive_field.nan_probe import Probe, field_from_probe, probe_layers
+
+
+def theoretical_receptive_field(
+    model: nn.Module,
+    layer: nn.Module | str | None = None,
+    input_size: int | tuple[int, int] = (224, 224),
+    *,
+    in_channels: int = 3,
+) -> ReceptiveField:
+    """Return the receptive field of one layer: the pixels its units can depend on, whatever the weights.
+
+    Through a window of size k, stride s and dilation d the size grows by d (k - 1) times the stride so far,
+    and the stride by the factor s; paths that meet unite their intervals. The model runs once on tensors
+    without data. An operator that is not understood is named in the result and the answer comes from
+    `erfattr.receptive_field.nan_probe.nan_probe` instead.
+
+    It does not say how strongly a pixel counts: that is the effective receptive field, which is much smaller.
+    A pixel counts as touched when an operator reads it, though its weight may be zero.
+
+    Args:
+        model: Any module that takes a batch of images (N, C, H, W). It may lie on the meta device.
+        layer: Module or dotted name; ``None`` for the model's output. Of a layer that runs several times the
+            last run counts.
+        input_size: (H, W) of the image, or one number for both.
+        in_channels: C of the image.
+
+    Returns:
+        The receptive field. Layers in (N, H, W, C) order are recognised; an output of shape (N, K) counts as
+        one unit.
+
+    Raises:
+        TypeError: ``layer`` is neither a module nor a name, ``model`` is not a module.
+        ValueError: no such layer, it never ran, its output has no spatial map; ``input_size`` is not one or
+            two positive integers; the model has no data (meta device) and the pass cannot be done without.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.MaxPool2d(2))
+        >>> rf = theoretical_receptive_field(model, input_size=(10, 10))
+        >>> rf.size, rf.stride, rf.center((0, 0)), rf.bounds((3, 3)), rf.status
+        ((4, 4), (2, 2), (1.5, 1.5), (6, 6, 9, 9), 'exact')
+
+    References:
+        A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks",
+        Distill, 2019.
+    """
+    size = check_arguments(model, input_size, in_channels)
+    if layer is None:
+        name, module = "", model
+    else:
+        name, module = find_layer(model, layer)
+    fields, problems = _traced_or_probed(model, {name: module}, size, in_channels)
+    if name in problems:
+        raise ValueError(problems[name])
+    return fields[name]
+
+
+def receptive_fields(
+    model: nn.Module,
+    input_size: int | tuple[int, int] = (224, 224),
+    *,
+    in_channels: int = 3,
+    probe: bool = True,
+) -> dict[str, ReceptiveField]:
+    """Return the receptive field of every layer with a spatial map, from one pass, in the order they finish.
+
+    Args:
+        model: As for :func:`theoretical_receptive_field`.
+        input_size: (H, W) of the image, or one number for both.
+        in_channels: C of the image.
+        probe: Ask `erfattr.receptive_field.nan_probe.nan_probe`, which takes H + W forward passes, about
+            layers behind an operator that is not understood; otherwise these are left out.
+
+    Returns:
+        The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps)
+        or does not depend on the image are left out. The model's own output is under ``""``.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+        ValueError: bad ``input_size``, or a meta model that cannot be run without data.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.MaxPool2d(2))
+        >>> {name: rf.size for name, rf in receptive_fields(model, input_size=8).items()}
+        {'0': (3, 3), '1': (4, 4), '': (4, 4)}
+    """
+    size = check_arguments(model, input_size, in_channels)
+    return _traced_or_probed(model, dict(model.named_modules()), size, in_channels, probe)[0]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one pass as far as some layers shows.
+
+    Attributes:
+        fields: The fields of the layers asked for, by name, in the order they finish.
+        problems: Why the others of them have none, in words.
+        strides: The distinct strides, (vertical, horizontal) in whole pixels, of all layers that finish up to
+            the last of those asked for.
+        folds: Names of a convolution and of the batch normalisation that alone reads its output, where both
+            run once and nothing else uses their weights: the second can be folded into the first.
+    """
+
+    fields: dict[str, ReceptiveField]
+    problems: dict[str, str]
+    strides: tuple[tuple[int, int], ...]
+    folds: tuple[tuple[str, str], ...]
+
+
+def trace_layers(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    *,
+    stop_after: Mapping[str, int] | None = None,
+) -> Trace:
+    """Trace a model as far as some layers. It is never probed: a layer that cannot be followed is left out.
+
+    Args:
+        model: Any module that takes a batch of images (N, C, H, W). It may lie on the meta device.
+        layers: The layers, by a name of the caller's choice.
+        size: (H, W) of the image.
+        in_channels: C of the image.
+        stop_after: How often each of ``layers`` runs in one forward pass. With it the pass ends as soon as
+            the last of them has run.
+    """
+    walk = _walk(model, {**dict(model.named_modules()), **layers}, size, in_channels, stop_after)
+    reader = _Reader(size)
+    fields: dict[str, ReceptiveField] = {}
+    problems: dict[str, str] = {}
+    for name in [name for name in walk.finished if name in layers]:
+        output = walk.finished[name]
+        unknown = output.provenance.unknown if output.provenance else ()
+        if unknown:
+            problems[name] = f"layer: {name!r} lies behind {', '.join(unknown)}, which is not understood"
+        elif (found := reader.field(name, output)) is not None:
+            fields[name] = found
+        else:
+            problems[name] = _no_field(name, output)
+    for name in layers:
+        if name not in walk.finished:
+            why = f"the pass without data stopped at {walk.stopped_at}: {walk.error}"
+            problems[name] = (
+                never_ran(name, model) if walk.error is None else f"layer: {name!r} not reached: {why}"
+            )
+    names = list(walk.finished)
+    last = max((names.index(name) for name in layers if name in walk.finished), default=-1)
+    strides = {reader.stride(walk.finished[name]) for name in names[: last + 1]}
+    whole = {whole_stride(stride) for stride in strides if stride is not None}
+    return Trace(
+        fields, problems, tuple(sorted(stride for stride in whole if stride is not None)), walk.folds
+    )
+
+
+class _Enough(BaseException):
+    """Ends the pass once all layers that are wanted have run.
+
+    Not an ``Exception``: a model that catches those must not swallow it.
+    """
+
+
+class _Output(NamedTuple):
+    """What a layer gave: shape (``None`` if it is not one tensor) and provenance (``None`` if constant)."""
+
+    shape: tuple[int, ...] | None
+    provenance: Provenance | None
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One pass without data.
+
+    Attributes:
+        finished: The last output of each layer, in the order they finished.
+        error: What the model raised, if it did not come to an end.
+        stopped_at: The operator that ran last.
+        folds: See `Trace`.
+    """
+
+    finished: dict[str, _Output]
+    error: Exception | None
+    stopped_at: str
+    folds: tuple[tuple[str, str], ...]
+
+
+def _walk(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    stop_after: Mapping[str, int] | None = None,
+) -> _Walk:
+    """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
+    finished: dict[str, _Output] = {}
+    tracing = Tracing()
+    image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
+    tracing[image] = source(image.shape)
+    left = dict(stop_after or {})
+
+    def note(name: str, output: Any) -> None:
+        tensor = only_tensor(output)
+        # Of a layer that runs several times the last run counts, and its place in the order too.
+        finished.pop(name, None)
+        finished[name] = (
+            _Output(None, None) if tensor is None else _Output(tuple(tensor.shape), tracing[tensor])
+        )
+        if name in left:
+            left[name] -= 1
+            if max(left.values()) <= 0:
+                raise _Enough
+
+    error: Exception | None = None
+    with untouched(model), torch.no_grad(), attributes_kept(model), hooked(layers, note):
+        try:
+            with tracing:
+                model(image)
+        except _Enough:
+            pass
+        except Exception as raised:  # the model may need data: whatever it is, running it for real will tell
+            error = raised
+    return _Walk(finished, error, tracing.last, ())
+
+
+def _traced_or_probed(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    in_channels: int,
+    probe: bool = True,
+) -> tuple[dict[str, ReceptiveField], dict[str, str]]:
+    """The fields of all layers that have one, and for the others why not."""
+    walk = _walk(model, layers, size, in_channels)
+    finished, error = walk.finished, walk.error
+    problems = {name: never_ran(name, model) for name in layers if name not in finished and error is None}
+    if error is None:
+        doubtful = [
+            name for name, output in finished.items() if output.provenance and output.provenance.unknown
+        ]
+    else:
+        doubtful = [
+            name
+            for name in [*finished, *(name for name in layers if name not in finished)]
+            if not (name in finished and (found := finished[name].provenance) and not found.unknown)
+        ]
+    if not probe:
+        finished = {name: output for name, output in finished.items() if name not in doubtful}
+        doubtful = []
+    if error is not None and doubtful and not has_data(model):
+        raise ValueError(
+            f"model: the forward pass of the {type(model).__name__} stopped at {walk.stopped_at} ({error}); "
+            "a model on the meta device has no data to try again with"
+        ) from error
+    probed: dict[str, Probe] = {}
+    if doubtful and has_data(model):
+        last = [name for name, output in finished.items() if _is_channels_last(output.provenance)]
+        wanted = {name: layers[name] for name in doubtful}
+        probed, _ = probe_layers(model, wanted, size, in_channels, channels_last=last)
+        problems |= {name: not_spatial(name, None) for name in doubtful if name not in probed}
+    reader = _Reader(size)
+    why = [] if error is None else [f"the pass without data stopped at {walk.stopped_at}: {error}"]
+    fields: dict[str, ReceptiveField] = {}
+    for name in [*finished, *(name for name in doubtful if name not in finished)]:
+        if name in probed:
+            known = finished[name].provenance if name in finished else None
+            unknown = known.unknown if known else (walk.stopped_at,) if error else ()
+            fields[name] = field_from_probe(name, probed[name], size, unknown, why)
+        elif name not in problems:
+            found = reader.field(name, finished[name])
+            if found is None:
+                problems[name] = _no_field(name, finished[name])
+            else:
+                fields[name] = found
+    return fields, problems
+
+
+def _no_field(name: str, output: _Output) -> str:
+    return not_spatial(name, output.shape, constant=output.shape is not None and output.provenance is None)
+
+
+class _Reader:
+    """Reads maps off the provenance of layers' outputs; layers that give the same are read once."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+        self._fields: dict[tuple[int, tuple[int, ...]], ReceptiveField] = {}
+
+    def field(self, name: str, output: _Output) -> ReceptiveField | None:
+        """Return the field of a layer's output; ``None`` if it has no map or does not depend on the image."""
+        shape, found = output
+        if shape is None or found is None or _map_dims(shape, found) is None:
+            return None
+        key = (id(found), shape)
+        if key not in self._fields:
+            self._fields[key] = self._read(name, shape, found)
+        return replace(self._fields[key], layer=name)
+
+    def stride(self, output: _Output) -> tuple[Number, Number] | None:
+        """Return the stride alone of a layer's output whose operators are understood."""
+        if output.provenance is None or output.provenance.unknown:
+            return None
+        found = self.field("", output)
+        return found and found.stride
+
+    def _read(self, name: str, shape: tuple[int, ...], found: Provenance) -> ReceptiveField:
+        dims = _map_dims(shape, found)
+        assert dims is not None
+        height, width = (shape[dims[0]], shape[dims[1]]) if dims else (1, 1)
+
+        def line(axis: Axis, length: int) -> Line:
+            others = [d for d in range(len(shape)) if d not in dims]
+            ids = axis.sets.unite_along(axis.ids, others)
+            return Line(ids.reshape([ids.shape[d] for d in dims] or [1, 1]), axis.sets.entries, length)
+
+        rows, columns = line(found.rows, self._size[0]), line(found.columns, self._size[1])
+        unit = (height // 2, width // 2)
+        # A unit without a place of its own (behind a pooling over the whole map) steps over the whole image.
+        vertical, horizontal = (
+            _plain(axis.jump) if dims and line.entry(unit).virtual else line.length
+            for axis, line in ((found.rows, rows), (found.columns, columns))
+        )
+        return described(
+            name,
+            self._size,
+            (height, width),
+            (vertical, horizontal),
+            (rows, columns),
+            (rows.kind(), columns.kind()),
+            method="operators",
+            unknown=found.unknown,
+            notes=["the output is in (N, H, W, C) order"] if dims == (1, 2) else [],
+        )
+
+
+def _map_dims(shape: tuple[int, ...], found: Provenance) -> tuple[int, ...] | None:
+    """The dims of an output that are rows and columns; none of them for (N, K), ``None`` if it is no map."""
+    if len(shape) == 4:
+        return (1, 2) if _is_channels_last(found) else (2, 3)
+    return () if len(shape) <= 2 else None
+
+
+def _is_channels_last(found: Provenance | None) -> bool:
+    return found is not None and (found.rows.dim, found.columns.dim) == (1, 2)
+
+
+def _plain(value: Fraction) -> Number:
+    return int(value) if value.denominator == 1 else float(value)
