@@ -9,7 +9,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 
 from erfattr import DeadPixelMap, blur_downsampling, compare_imbalance, demo_model, sample_images
-from erfattr.report.plots import plot_map_row
+from erfattr.report.map_plots import plot_map_row
 
 # %% [markdown]
 # The demo network against itself with BlurPool: each step of 2 is taken after a blur, which reads even and

@@ -12,7 +12,8 @@ import torch
 from captum.attr import Saliency
 
 from erfattr import DebiasedAttribution, demo_model, phase_contrast, phase_profile, sample_images
-from erfattr.report.plots import plot_phase_profile, plot_zoom
+from erfattr.report.pixel_plots import plot_zoom
+from erfattr.report.profile_plots import plot_phase_profile
 
 warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
 model, images = demo_model(), sample_images(48)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 
 from erfattr import ERF, demo_model, fit_gaussian, sample_images, theoretical_receptive_field
-from erfattr.report.plots import plot_gaussian_fit, plot_map
+from erfattr.report.map_plots import plot_map
+from erfattr.report.profile_plots import plot_gaussian_fit
 
 model, images = demo_model(), sample_images()
 batches = images.split(8)  # your DataLoader; the size of the batches does not change the map

@@ -19,7 +19,9 @@ from erfattr import (
     strong_pixels,
 )
 from erfattr.metrics.significance import dead_pixels
-from erfattr.report.plots import plot_map, plot_phase_profile, plot_zoom
+from erfattr.report.map_plots import plot_map
+from erfattr.report.pixel_plots import plot_zoom
+from erfattr.report.profile_plots import plot_phase_profile
 
 # %% [markdown]
 # One pixel is known well from many images only. So the 64 embedded crops of eight photographs are cut into

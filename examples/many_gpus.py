@@ -17,7 +17,7 @@ import torch
 from torch import distributed as dist
 
 from erfattr import DeadPixelMap, Execution, ImageLoader, demo_model, sample_images
-from erfattr.report.plots import plot_map
+from erfattr.report.map_plots import plot_map
 
 if not dist.is_torchelastic_launched():
     gpus = torch.cuda.device_count()

@@ -32,7 +32,8 @@ from erfattr.metrics.statistics import MapStatistics
 from erfattr.models.loading import ModelInfo, load_model
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
-from erfattr.report.maps import MapReport, analyse_map, write_maps
+from erfattr.report.map_report import MapReport, analyse_map
+from erfattr.report.maps import write_maps
 
 
 def add(commands: Any) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -21,6 +22,8 @@ Limits = tuple[float, float]
 # Perceptually uniform and readable with colour-vision deficiencies; the second one for values about a middle.
 CMAP = "magma"
 DIVERGING_CMAP = "PuOr_r"
+# White lines with a black outline are seen on every colour of the map.
+OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="black")]
 # Share of the pixels, in percent, that the colours of a whole map resolve.
 PERCENTILE = 99.5
 
@@ -29,14 +32,14 @@ def as_array(values: Tensor) -> Array:
     return values.detach().cpu().double().numpy()
 
 
-def drawn_values(map: Any, relative: bool) -> tuple[Array, str]:  # noqa: A002
-    """Return what is drawn of a map, and what its unit is called."""
-    values = as_array(as_map("map", map))
+def drawn_values(name: str, value: Any, relative: bool = True) -> tuple[Array, str]:
+    """Return what is drawn of a map, the argument ``name``, and what its unit is called."""
+    values = as_array(as_map(name, value))
     if not relative:
         return values, "sensitivity"
     mean = values.mean()
     if mean <= 0:
-        raise ValueError(f"map: expected a positive mean (or relative=False), got {mean:g}")
+        raise ValueError(f"{name}: expected a positive mean (or relative=False), got {mean:g}")
     return values / mean, "sensitivity relative to mean"
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
-from erfattr._files import environment, plain, writing
+from erfattr._files import environment, write_json, writing
+from erfattr.report._map_image import OUTLINE
 
 _COLUMNS = 5
-_MOST = 40
+_SHOWN_AT_MOST = 40
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,17 @@ def draw_attacks(images: Sequence[AttackedImage], heading: str | None = None) ->
         heading: What to write above all.
     """
     order = {"success": 0, "withstood": 1, "not attacked": 2}
-    shown = sorted(images, key=lambda one: order[one.outcome])[:_MOST]
+    shown = sorted(images, key=lambda image: order[image.outcome])[:_SHOWN_AT_MOST]
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     if len(shown) < len(images):
         heading = f"{heading or ''}\n{len(shown)} of {len(images)} images, successes first"
-    with plt.rc_context({"font.size": 9}):
+    with rc_context({"font.size": 9}):
         figure = Figure(figsize=(max(2.6 * columns, 7.0), 3.2 * rows + 0.6), dpi=150, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.suptitle(heading or "")
-        for ax, one in zip(axes, shown, strict=False):
-            _draw(ax, one)
+        for ax, image in zip(axes, shown, strict=False):
+            _draw(ax, image)
         for ax in axes[len(shown) :]:
             ax.set_axis_off()
     return figure
@@ -106,52 +105,49 @@ def write_attacks(
         OSError: the folder cannot be written to.
         ValueError: no image, or two of one name.
     """
-    names = [one.name for one in images]
+    names = [image.name for image in images]
     if not images or len(set(names)) < len(names):
         raise ValueError(f"images: expected images of different names, got {names or 'none'}")
-    attacked = [one for one in images if not one.already_adversarial]
+    attacked = [image for image in images if not image.already_adversarial]
+    successes = [image for image in attacked if image.success]
     summary = {
         "images": len(images),
         "already_adversarial": len(images) - len(attacked),
         "attacked": len(attacked),
-        "successes": sum(one.success for one in attacked),
-        "success_rate": sum(one.success for one in attacked) / len(attacked) if attacked else None,
-        "queries": sum(one.queries for one in images),
+        "successes": len(successes),
+        "success_rate": len(successes) / len(attacked) if attacked else None,
+        "queries": sum(image.queries for image in images),
     }
     described = {
-        one.name: {key: value for key, value in vars(one).items() if key not in ("name", "image")}
-        for one in images
+        image.name: {key: value for key, value in vars(image).items() if key not in ("name", "image")}
+        for image in images
     }
     with writing(folder) as stage:
-        for one in attacked:
-            if one.success:
-                Image.fromarray(one.image.permute(1, 2, 0).numpy()).save(
-                    stage / f"{one.name}_adversarial.png"
-                )
+        for image in successes:
+            pixels = image.image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(stage / f"{image.name}_adversarial.png")
         draw_attacks(images, heading).savefig(stage / "contact_sheet.png")
-        result = plain(
-            {"record": record, "environment": environment(), "summary": summary, "images": described}
-        )
-        (stage / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        result = {"record": record, "environment": environment(), "summary": summary, "images": described}
+        write_json(stage / "result.json", result)
         written = sorted(path.name for path in stage.iterdir())
     return [Path(folder) / name for name in written]
 
 
-def _draw(ax: Axes, one: AttackedImage) -> None:
-    height, width = one.image.shape[1:]
-    ax.imshow(one.image.permute(1, 2, 0).numpy(), interpolation="nearest")
-    for y, x in one.positions:
+def _draw(ax: Axes, attacked: AttackedImage) -> None:
+    height, width = attacked.image.shape[1:]
+    ax.imshow(attacked.image.permute(1, 2, 0).numpy(), interpolation="nearest")
+    for y, x in attacked.positions:
         ring = Circle((x, y), 0.06 * max(height, width), fill=False, edgecolor="white", linewidth=1.4)
-        ring.set_path_effects([withStroke(linewidth=3, foreground="black")])
+        ring.set_path_effects(OUTLINE)
         # A pixel at the border has its whole ring all the same.
         ax.add_patch(ring).set_clip_on(False)
-    lines = [f"{_short(one.before)}, {one.probability_before:.2f}"]
-    if one.success:
-        lines.append(f"now {_short(one.after)}, {one.probability_after:.2f}")
-    elif one.already_adversarial:
+    lines = [f"{_short(attacked.before)}, {attacked.probability_before:.2f}"]
+    if attacked.success:
+        lines.append(f"now {_short(attacked.after)}, {attacked.probability_after:.2f}")
+    elif attacked.already_adversarial:
         lines.append("not attacked")
     else:
-        lines.append(f"withstood, {one.probability_after:.2f}")
+        lines.append(f"withstood, {attacked.probability_after:.2f}")
     ax.set_title("\n".join(lines), fontsize="medium")
     ax.set_xticks([])
     ax.set_yticks([])

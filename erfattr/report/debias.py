@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from erfattr._files import environment, plain, writing
+from erfattr._files import environment, write_json, writing
 from erfattr.report._map_image import DIVERGING_CMAP, as_array, color_limits, draw_colorbar, draw_image
-from erfattr.report.maps import save_figure
-from erfattr.report.plots import plot_map, plot_zoom
+from erfattr.report.map_plots import plot_map
+from erfattr.report.pixel_plots import plot_zoom, save_figure
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ def draw_debiased(
         period: Pixels of the map to show one by one, two periods wide; ``None`` for 32.
         heading: What to write above all.
     """
-    with plt.rc_context({"font.size": 9}):
+    with rc_context({"font.size": 9}):
         # All panels have one shape, so the places are known; a layout engine takes longer than all the rest.
         height = 3.6 * len(images) + 0.9
         figure = Figure(figsize=(21, height), dpi=150)
         axes = figure.subplots(len(images), 5, squeeze=False)
         figure.subplots_adjust(0.03, 0.5 / height, 0.95, 1 - 0.8 / height, wspace=0.5, hspace=0.25)
         figure.suptitle(heading or "")
-        for row, one in zip(axes, images, strict=True):
-            _draw_row(row, one)
+        for row, image in zip(axes, images, strict=True):
+            _draw_row(row, image)
         plot_map(axes[0, 4], sensitivity_map, title="sensitivity map R / mean(R)")
         middle = tuple(length // 2 for length in sensitivity_map.shape)
         for number, ax in enumerate(axes[1:, 4]):
@@ -78,16 +77,16 @@ def draw_debiased(
     return figure
 
 
-def _draw_row(axes: Sequence[Axes], one: DebiasedImage) -> None:
-    raw, debiased = (as_array(values) for values in one.strengths())
-    scale = raw.mean() or 1.0
+def _draw_row(axes: Sequence[Axes], debiased_image: DebiasedImage) -> None:
+    raw, debiased = (as_array(values) for values in debiased_image.strengths())
+    scale = raw.mean() or 1.0  # an attribution of zeros has no scale
     raw, debiased = raw / scale, debiased / scale
     difference = debiased - raw
     limits = color_limits([raw])
     # Drawn as values first, for the pixels' coordinates and the ticks that all panels share.
     draw_image(axes[0], raw, limits).set_visible(False)
-    axes[0].imshow(one.image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-    axes[0].set_title(f"{one.name}, class {one.target}")
+    axes[0].imshow(debiased_image.image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    axes[0].set_title(f"{debiased_image.name}, class {debiased_image.target}")
     for ax, values, title in ((axes[1], raw, "raw"), (axes[2], debiased, "debiased")):
         image = draw_image(ax, values, limits)
         draw_colorbar([ax], image, "attribution relative to raw mean", [values], robust=True)
@@ -126,23 +125,24 @@ def write_debiased(
         OSError: the folder cannot be written to.
         ValueError: no image, or two of one name.
     """
-    names = [one.name for one in images]
+    names = [image.name for image in images]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"images: expected images of different names, got {names or 'none'}")
     with writing(folder) as stage:
-        for one in images:
-            raw, debiased = one.strengths()
+        for image in images:
+            raw, debiased = image.strengths()
             for what, values in (
-                ("image", one.image),
-                ("raw", one.raw),
-                ("debiased", one.debiased),
+                ("image", image.image),
+                ("raw", image.raw),
+                ("debiased", image.debiased),
                 ("difference", debiased - raw),
             ):
-                np.save(stage / f"{one.name}_{what}.npy", values.cpu().numpy())
+                np.save(stage / f"{image.name}_{what}.npy", values.cpu().numpy())
         np.save(stage / "sensitivity_map.npy", sensitivity_map.cpu().numpy())
         save_figure(draw_debiased(images, sensitivity_map, period, heading), stage / "debiased.png")
-        described = {one.name: {"target": one.target} for one in images}
-        result = {"record": plain(record), "environment": environment(), "images": described}
-        (stage / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        described = {image.name: {"target": image.target} for image in images}
+        write_json(
+            stage / "result.json", {"record": record, "environment": environment(), "images": described}
+        )
         written = sorted(path.name for path in stage.iterdir())
     return [Path(folder) / name for name in written]

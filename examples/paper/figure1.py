@@ -18,7 +18,7 @@ from runs import trained_network
 from erfattr import ImageFiles, ImageLoader, SensitivityMaps, corrected_imbalance, load_model, sample_images
 from erfattr.attr.sources import FeatureUnit, ModelOutput
 from erfattr.remedies.variants import make_variant
-from erfattr.report.plots import plot_map
+from erfattr.report.map_plots import plot_map
 
 # Of each network the last map of 7x7 and of 14x14.
 LAYERS = {"mobilenet_v2": ("features", "features.13")}

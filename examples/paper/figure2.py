@@ -13,7 +13,7 @@ from paper import Row, options, print_table, write_result
 from torch import Tensor, nn
 
 from erfattr import DeadPixelMap
-from erfattr.report.plots import plot_map
+from erfattr.report.map_plots import plot_map
 
 SIZE = 80
 # Away from the border, where padding takes no part.
