@@ -58,7 +58,7 @@ from erfattr import (
     weak_pixels,
 )
 from erfattr._files import write_json
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
 from erfattr.execution import prepared
 from erfattr.models.checkpoints import load_checkpoint
 from erfattr.models.loading import load_model

@@ -31,7 +31,7 @@ from erfattr import Calibration, ImageFiles, estimate_phase_profile, load_model
 from erfattr._files import write_json
 from erfattr.attr.calibration import calibrate
 from erfattr.attr.debiased_attribution import debias
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from erfattr.metrics.relief import relief
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 from erfattr.models.loading import DemoNet

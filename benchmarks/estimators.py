@@ -327,7 +327,8 @@ def photographs(folder: str, count: int) -> None:
     import torchvision
 
     from erfattr import DeadPixelMap
-    from erfattr.datasets.images import ImageFiles, ImageLoader
+    from erfattr.datasets.image_files import ImageFiles
+    from erfattr.datasets.image_loader import ImageLoader
 
     model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
     maps = DeadPixelMap(model).attribute(ImageLoader(ImageFiles(folder, count=count)), reduction="none")

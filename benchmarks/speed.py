@@ -39,7 +39,7 @@ from torch.utils.data import Dataset
 
 from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
 from erfattr._files import write_json
-from erfattr.datasets.images import sample_images
+from erfattr.datasets.photographs import sample_images
 from erfattr.execution import prepared
 
 OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")

@@ -11,11 +11,11 @@ from .attr.erf import ERF as ERF
 from .attr.sensitivity_maps import SensitivityMaps as SensitivityMaps
 from .attr.sources import FeatureUnit as FeatureUnit
 from .attr.sources import ModelOutput as ModelOutput
-from .attr.sources import from_channels_last as from_channels_last
-from .attr.sources import from_tokens as from_tokens
-from .datasets.images import ImageFiles as ImageFiles
-from .datasets.images import ImageLoader as ImageLoader
-from .datasets.images import sample_images as sample_images
+from .attr.layouts import from_channels_last as from_channels_last
+from .attr.layouts import from_tokens as from_tokens
+from .datasets.image_files import ImageFiles as ImageFiles
+from .datasets.image_loader import ImageLoader as ImageLoader
+from .datasets.photographs import sample_images as sample_images
 from .datasets.micro_objects import MicroObjectDataset as MicroObjectDataset
 from .execution import Execution as Execution
 from .metrics.corrected_imbalance import Comparison as Comparison

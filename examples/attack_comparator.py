@@ -16,7 +16,7 @@ from erfattr import (
     demo_model,
     sample_images,
 )
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 model = demo_model()
 images = sample_images(24, size=32)

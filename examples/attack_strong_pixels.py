@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from erfattr import DeadPixelMap, OnePixelAttack, StrongPixelAttack, demo_model, sample_images, weak_pixels
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 model = demo_model()
 images = sample_images(64, size=32)

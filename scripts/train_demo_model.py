@@ -27,7 +27,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2 import functional as F
 
 from erfattr._files import write_json, write_whole
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop, standardize
+from erfattr.datasets.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    read_image,
+    resize_and_crop,
+    standardize,
+)
 from erfattr.models.loading import DemoNet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

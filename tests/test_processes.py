@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torch import nn
 
 from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
-from erfattr.datasets.images import ImageLoader
+from erfattr.datasets.image_loader import ImageLoader
 from erfattr.metrics.statistics import MapStatistics
 
 IMAGES = torch.randn(11, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

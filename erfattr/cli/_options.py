@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from erfattr._checks import check_positive_int
-from erfattr.datasets.images import ImageFiles, ImageLoader, sample_images
+from erfattr.datasets.image_files import ImageFiles
+from erfattr.datasets.image_loader import ImageLoader
+from erfattr.datasets.photographs import sample_images
 from erfattr.models.loading import ModelInfo
 
 MODEL_HELP = (

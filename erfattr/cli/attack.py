@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from erfattr._files import writing
 from erfattr.attr.dead_pixel_map import DeadPixelMap
 from erfattr.cli._options import MODEL_HELP, WEIGHTS_HELP, chosen_images, positive, typed_arguments
-from erfattr.datasets.images import ImageFiles, standardize
+from erfattr.datasets.image_files import ImageFiles
+from erfattr.datasets.preprocessing import standardize
 from erfattr.models.loading import ModelInfo, demo_record, load_model
 from erfattr.report.attack import AttackedImage, write_attacks
 from erfattr.robust.pixel_attacks import OnePixelAttack, StrongPixelAttack

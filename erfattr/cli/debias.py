@@ -28,7 +28,8 @@ from erfattr.attr.calibration import Calibration, calibrate
 from erfattr.attr.calibration_file import load_calibration, save_calibration
 from erfattr.attr.debiased_attribution import DebiasedAttribution
 from erfattr.cli._options import MODEL_HELP, WEIGHTS_HELP, chosen_images, positive, typed_arguments
-from erfattr.datasets.images import read_image, resize_and_crop, sample_images, standardize
+from erfattr.datasets.photographs import sample_images
+from erfattr.datasets.preprocessing import read_image, resize_and_crop, standardize
 from erfattr.metrics.relief import MODES
 from erfattr.models.loading import ModelInfo, load_model
 from erfattr.receptive_field.field import total_stride

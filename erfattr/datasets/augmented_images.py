@@ -10,10 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as F
 
-from erfattr._checks import describe
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, check_constants, standardize
+from erfattr._checks import check_non_negative_int, describe
+from erfattr._model import seeded
+from erfattr.datasets.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_constants,
+    standardize,
+    to_tensor,
+)
 
 # Stands in the place of the epoch where items are the same in every epoch.
 _FIXED = 2**32 - 1
@@ -72,10 +78,7 @@ class AugmentedDataset(Dataset[Any]):
             raise ValueError("images: expected at least one image, got none")
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a callable or None, got {describe(transform)}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"seed: expected an integer of at least 0, got {describe(seed)}")
-        if seed < 0:
-            raise ValueError(f"seed: expected an integer of at least 0, got {seed}")
+        check_non_negative_int("seed", seed)
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -116,8 +119,7 @@ class AugmentedDataset(Dataset[Any]):
         pixels = _as_tensor(image)
         seed = int(numbers.integers(2**63))  # also without a transform: what is drawn later is the same
         if self.transform is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
+            with seeded(seed):
                 pixels = _as_tensor(self.transform(pixels))
         # One scale from here on: 8-bit colours are then exact in both kinds of image.
         return (pixels * 255 if pixels.is_floating_point() else pixels), labels
@@ -125,8 +127,7 @@ class AugmentedDataset(Dataset[Any]):
 
 def _as_tensor(image: Any) -> Tensor:
     if isinstance(image, Image.Image):
-        tensor: Tensor = F.pil_to_tensor(image.convert("RGB"))
-        return tensor
+        return to_tensor(image)
     if not isinstance(image, Tensor) or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise TypeError(
             "images: expected PIL images, or uint8 or floating-point tensors (3, H, W), "

@@ -12,7 +12,7 @@ from torch import Tensor
 from erfattr._checks import check_positive_int, describe
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.datasets.colors import BLACK, RED, Color
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, standardize
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, standardize
 
 
 class MicroObjectDataset(AugmentedDataset):

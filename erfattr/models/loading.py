@@ -22,7 +22,7 @@ from torchvision.models.resnet import BasicBlock
 
 from erfattr._checks import describe, suggest
 from erfattr._model import weights_hash as weights_hash  # public here, needed above
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from erfattr.models.checkpoints import load_checkpoint
 
 DEMO_WEIGHTS = Path(__file__).parent / "data" / "demo_model.pt"

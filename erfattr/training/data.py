@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from erfattr.datasets.augmented_images import AugmentedDataset
-from erfattr.datasets.images import ImageFiles, read_image, resize_and_crop
+from erfattr.datasets.image_files import ImageFiles
+from erfattr.datasets.preprocessing import read_image, resize_and_crop
 from erfattr.training.recipes import Augmentation, Recipe
 from erfattr.training.tasks import task_of
 

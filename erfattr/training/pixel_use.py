@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from erfattr._checks import check_positive_int, describe
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.datasets.images import ImageLoader
+from erfattr.datasets.image_loader import ImageLoader
 from erfattr.metrics.corrected_imbalance import Estimate, corrected_imbalance
 from erfattr.metrics.significance import estimate_phase_profile
 from erfattr.metrics.sizes import centroid
@@ -52,7 +52,7 @@ class PixelUse:
     def from_numbers(cls, numbers: Mapping[str, Any]) -> PixelUse:
         """Return it from what `dataclasses.asdict` and JSON make of it."""
         values: dict[str, Any] = {
-            name: tuple(one) if isinstance(one, list) else one for name, one in numbers.items()
+            name: tuple(value) if isinstance(value, list) else value for name, value in numbers.items()
         }
         values |= {name: Estimate(**numbers[name]) for name in ("l1", "l2")}
         return cls(**values)

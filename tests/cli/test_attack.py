@@ -12,7 +12,7 @@ from PIL import Image
 
 from erfattr import DeadPixelMap, demo_model, sample_images, strong_pixels
 from erfattr.cli import main
-from erfattr.datasets.images import standardize
+from erfattr.datasets.preprocessing import standardize
 from erfattr.models.loading import demo_record
 
 SMALL = ("--size", 32, "--count", 6, "--population", 20, "--generations", 3)

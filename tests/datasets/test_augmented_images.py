@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from erfattr.datasets.augmented_images import AugmentedDataset
-from erfattr.datasets.images import standardize
+from erfattr.datasets.preprocessing import standardize
 
 NONE: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 

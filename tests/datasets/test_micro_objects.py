@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from erfattr.datasets.images import standardize
 from erfattr.datasets.micro_objects import BLACK, RED, MicroObjectDataset
+from erfattr.datasets.preprocessing import standardize
 
 NONE: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 

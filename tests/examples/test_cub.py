@@ -10,7 +10,7 @@ from cub import cub_test_images
 from PIL import Image
 
 from erfattr import ImageLoader
-from erfattr.datasets.images import standardize
+from erfattr.datasets.preprocessing import standardize
 
 IMAGES = {
     "1": ("001.Albatross/Albatross_0001.jpg", "0", (10, 0, 0)),

@@ -16,7 +16,10 @@ import torch
 import torchvision
 from torch import nn
 
-from erfattr.datasets.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, ImageLoader, sample_images
+from erfattr.datasets.image_files import ImageFiles
+from erfattr.datasets.image_loader import ImageLoader
+from erfattr.datasets.photographs import sample_images
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from erfattr.models.loading import (
     DEMO_WEIGHTS,
     DemoNet,

@@ -1,0 +1,130 @@
+"""A folder of image files as a data set."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from erfattr._checks import check_positive_int
+from erfattr.datasets.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_constants,
+    read_image,
+    resize_and_crop,
+    standardize,
+)
+
+# torchvision.datasets.folder.IMG_EXTENSIONS, written out: importing it takes longer than all of this package.
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class ImageFiles(Dataset[Any]):
+    """The images under a folder and its subfolders, sorted by path, or a seeded random choice of them.
+
+    Files are taken by their ending (those of ``torchvision.datasets.ImageFolder``); names that begin with a
+    dot are passed over. The shorter side is resized to ``size``, then the centre is cropped. Item ``i`` is
+    ``(image, label)`` where every image lies in a subfolder: the sorted subfolders of ``path`` are the
+    classes, as in ``ImageFolder``. Otherwise it is the image alone. Asking for an unreadable file raises;
+    ``ImageLoader`` passes over it and records it in ``unreadable``, unless ``strict`` is set.
+
+    Args:
+        path: The folder.
+        size: Side of the images in pixels.
+        count: Take at most so many files, chosen at random but kept in order; ``None`` takes all.
+        seed: Of that choice, which is the same on every machine. Global random numbers are not used.
+        mean: Of the three channels on the scale 0..1; by default ImageNet's, (0, 0, 0) for none.
+        std: Of the three channels on the scale 0..1; by default ImageNet's, (1, 1, 1) for none.
+        strict: Let ``ImageLoader`` stop at the first unreadable file.
+
+    Attributes:
+        paths: The files. Nothing is decoded before it is asked for: unreadable files are among them.
+        labels: Class index of each file, or ``None``.
+        classes: Name of each class.
+        unreadable: Reason by file name, of the files that ``ImageLoader`` could not read so far.
+
+    Raises:
+        TypeError: ``size`` or ``count`` is not an integer.
+        ValueError: the folder is missing, a file, or holds no image; ``size`` or ``count`` is not positive;
+            ``mean`` or ``std`` are not three numbers.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Image.new("RGB", (6, 4), (255, 0, 51)).save(Path(folder.name) / "red.png")
+        >>> files = ImageFiles(folder.name, size=2, mean=(0, 0, 0), std=(1, 1, 1))
+        >>> [round(value, 3) for value in files[0][:, 0, 0].tolist()]
+        [1.0, 0.0, 0.2]
+        >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int = 224,
+        count: int | None = None,
+        seed: int = 0,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        strict: bool = False,
+    ) -> None:
+        check_positive_int("size", size)
+        if count is not None:
+            check_positive_int("count", count)
+        self.size = size
+        self.mean, self.std = check_constants(mean, std)
+        self.strict = strict
+        self.unreadable: dict[str, str] = {}
+        root = Path(path)
+        if not root.is_dir():
+            fault = "is a file" if root.exists() else "does not exist"
+            raise ValueError(f"path: expected a folder of images, but {root} {fault}")
+        paths = _image_paths(root)
+        if not paths:
+            raise ValueError(
+                f"path: expected a folder of images, but {root} holds no file ending in {' '.join(ENDINGS)}"
+            )
+        owners = [file.relative_to(root).parts for file in paths]
+        self.classes: tuple[str, ...] = ()
+        if all(len(parts) > 1 for parts in owners):
+            folders = (folder.name for folder in root.iterdir() if folder.is_dir())
+            self.classes = tuple(sorted(name for name in folders if not name.startswith(".")))
+        chosen: Sequence[int] = range(len(paths))
+        if count is not None and count < len(paths):
+            chosen = sorted(random.Random(seed).sample(chosen, count))
+        index = {name: label for label, name in enumerate(self.classes)}
+        self.paths = tuple(paths[i] for i in chosen)
+        self.labels = tuple(index[owners[i][0]] for i in chosen) if self.classes else None
+
+    def __len__(self) -> int:
+        """Return the number of files, unreadable ones among them."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
+        """Return image ``index``, (3, size, size), with its label if there are labels.
+
+        Raises:
+            UnreadableImageError: (a ``ValueError``) the file cannot be read.
+        """
+        image = standardize(resize_and_crop(read_image(self.paths[index]), self.size), self.mean, self.std)
+        return image if self.labels is None else (image, self.labels[index])
+
+
+def _image_paths(root: Path) -> list[Path]:
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in names
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+        ]
+    return sorted(found)

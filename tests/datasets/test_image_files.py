@@ -1,0 +1,158 @@
+"""Folders of image files: which files, which labels, which choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from erfattr.datasets.image_files import ENDINGS, ImageFiles
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, UnreadableImageError
+
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+
+
+# closed form
+
+
+def test_pixels_are_scaled_and_normalised_channel_by_channel(tmp_path):
+    Image.new("RGB", (8, 8), (255, 0, 51)).save(tmp_path / "flat.png")
+    image = ImageFiles(tmp_path, size=4)[0]
+    expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
+    for channel, value in enumerate(expected):
+        assert torch.allclose(image[channel], torch.tensor(value), rtol=1e-5)
+    assert image.dtype == torch.float32
+
+
+def test_the_shorter_side_is_resized_and_the_centre_cropped(tmp_path):
+    # Height 4, width 12: red, green and blue thirds; the centre square is the green third.
+    stripes = np.zeros((4, 12, 3), dtype=np.uint8)
+    for third in range(3):
+        stripes[:, 4 * third : 4 * third + 4, third] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    image = ImageFiles(tmp_path, size=4, **PLAIN)[0]
+    assert torch.equal(image, torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1).expand(3, 4, 4))
+
+
+# independent oracle
+
+
+def test_endings_are_those_of_torchvision():
+    assert ENDINGS == IMG_EXTENSIONS
+
+
+def test_files_and_labels_are_those_of_torchvision(folder, noise):
+    noise(folder / "dog" / "deep" / "wide.JPG", size=(40, 17), seed=7)
+    noise(folder / "ant" / "tall.webp", size=(15, 31), seed=8, lossless=True)
+    noise(folder / "ant" / "grey.bmp", mode="L", seed=9)
+    noise(folder / "ant" / "small.tif", size=(5, 6), seed=10)
+    (folder / "cat" / "notes.txt").write_text("no image")
+    oracle = ImageFolder(
+        folder,
+        transforms.Compose(
+            [
+                transforms.Resize(8),
+                transforms.CenterCrop(8),
+                transforms.ToTensor(),
+                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        ),
+    )
+    files = ImageFiles(folder, size=8)
+    assert files.classes == ("ant", "cat", "dog")
+    expected = {path: item for (path, _), item in zip(oracle.samples, oracle, strict=True)}
+    assert len(files) == len(expected) == 10
+    for index, path in enumerate(files.paths):
+        image, label = files[index]
+        expected_image, expected_label = expected[str(path)]
+        assert torch.allclose(image, expected_image, rtol=1e-5, atol=1e-6)
+        assert label == expected_label
+
+
+# invariance
+
+
+def test_the_choice_of_files_depends_on_the_seed_alone(folder):
+    names = [
+        [path.name for path in ImageFiles(folder, count=3, seed=seed).paths] for seed in (0, 0, 1, 2, 3, 4)
+    ]
+    assert names[0] == names[1]
+    assert len({tuple(chosen) for chosen in names}) > 1
+    for chosen in names:
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == 3
+
+
+def test_labels_of_a_choice_are_those_of_all_files(folder):
+    everything = ImageFiles(folder)
+    labels = dict(zip(everything.paths, everything.labels, strict=True))
+    assert everything.labels == (0, 0, 0, 1, 1, 1)
+    some = ImageFiles(folder, count=2, seed=3)
+    assert some.labels == tuple(labels[path] for path in some.paths)
+    assert some.classes == ("cat", "dog")
+
+
+def test_a_count_above_the_number_of_files_takes_all(folder):
+    assert ImageFiles(folder, count=100).paths == ImageFiles(folder).paths
+
+
+def test_a_flat_folder_has_no_labels(tmp_path, noise):
+    for index in range(3):
+        noise(tmp_path / f"{index}.png", seed=index)
+    files = ImageFiles(tmp_path, size=4)
+    assert files.labels is None
+    assert files.classes == ()
+    assert files[0].shape == (3, 4, 4)
+
+
+def test_hidden_files_and_folders_are_passed_over(folder, noise):
+    (folder / "cat" / "._0.png").write_bytes(b"what macOS leaves behind")
+    noise(folder / ".cache" / "thumbnail.png")
+    files = ImageFiles(folder)
+    assert [path.name for path in files.paths] == [f"{index}.png" for index in range(6)]
+    assert files.classes == ("cat", "dog")
+
+
+# errors
+
+
+def test_asking_for_an_unreadable_file_names_it(folder, truncated):
+    truncated(folder / "cat" / "0.png")
+    with pytest.raises(UnreadableImageError, match=r"0\.png cannot be read"):
+        ImageFiles(folder)[0]
+
+
+def test_folders_without_images(tmp_path, noise):
+    with pytest.raises(ValueError, match=r"path: expected a folder of images, but .*absent does not exist"):
+        ImageFiles(tmp_path / "absent")
+    file = tmp_path / "file.png"
+    noise(file)
+    with pytest.raises(ValueError, match=r"path: expected a folder of images, but .*file\.png is a file"):
+        ImageFiles(file)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"empty holds no file ending in \.jpg \.jpeg \.png"):
+        ImageFiles(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"size": 0}, ValueError, "size: expected a positive integer, got 0"),
+        ({"size": 2.5}, TypeError, "size: expected a positive integer"),
+        ({"count": 0}, ValueError, "count: expected a positive integer, got 0"),
+        ({"count": True}, TypeError, "count: expected a positive integer"),
+        ({"mean": (0.5, 0.5)}, ValueError, "mean: expected three numbers"),
+        ({"mean": 0.5}, ValueError, "mean: expected three numbers"),
+        ({"mean": (0.5, 0.5, "0.5")}, ValueError, "mean: expected three numbers"),
+        ({"std": (1, 0, 1)}, ValueError, "std: expected three positive numbers"),
+        ({"std": (1, float("nan"), 1)}, ValueError, "std: expected three positive numbers"),
+    ],
+)
+def test_arguments_out_of_range(folder, options, error, message):
+    with pytest.raises(error, match=message):
+        ImageFiles(folder, **options)
