@@ -46,7 +46,7 @@ print(f"without the noise, over 12 images: {hasty.sentence}")
 figure = plt.figure(figsize=(14, 4.2), layout="constrained")
 maps, bars = figure.subfigures(1, 2, width_ratios=(2, 1))
 plot_map_row(
-    maps.subplots(1, 2), [one.mean for one in statistics.values()], list(networks), shared_scale=True
+    maps.subplots(1, 2), [found.mean for found in statistics.values()], list(networks), shared_scale=True
 )
 ax = bars.subplots()
 estimates = {
@@ -54,9 +54,9 @@ estimates = {
     "BlurPool,\n64 images": comparison.first,
     "BlurPool,\n12 images": hasty.first,
 }
-as_it_is = [one.uncorrected for one in estimates.values()]
+as_it_is = [index.uncorrected for index in estimates.values()]
 ax.bar(list(estimates), as_it_is, color="0.8", label="as it is")
-values, errors = zip(*((one.value, one.standard_error) for one in estimates.values()), strict=True)
+values, errors = zip(*((index.value, index.standard_error) for index in estimates.values()), strict=True)
 ax.errorbar(list(estimates), values, errors, fmt="o", capsize=5, label="without the noise")
 ax.set(ylabel="imbalance L1", ylim=(0, 1.3 * max(as_it_is)))
 ax.legend()

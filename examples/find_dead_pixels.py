@@ -35,9 +35,8 @@ images = pieces.permute(2, 3, 0, 1, 4, 5).reshape(-1, 3, 112, 112)
 D, statistics = DeadPixelMap(model).attribute(ImageLoader(images, 16), return_statistics=True, groups=8)
 
 # %% [markdown]
-# How unequal are neighbours? The index of a map as it is holds the noise of the map too. The corrected one
-# is without it, and has a standard error. The phase profile folds the map by pixel index modulo 32, the
-# network's total stride: what repeats with the stride is the network's.
+# How unequal are neighbours? The index of a map holds its noise too; the corrected one does not, and has a
+# standard error. The phase profile folds the map modulo 32, the stride: what repeats is the network's.
 
 # %%
 imbalance = corrected_imbalance(statistics)
@@ -46,9 +45,8 @@ print(f"imbalance: {imbalance}")
 print(f"phase contrast {phase.corrected_contrast:.3f} +- {phase.contrast_standard_error:.3f}")
 
 # %% [markdown]
-# Two masks. `strong_pixels` is a rank: exactly a tenth of the pixels. `dead_pixels` is a test: it marks what
-# is below 80 % of the period around it, and at most 5 % of the marks are there by chance. Many lie at the
-# lower and right border, which fewer kernels reach.
+# Two masks. `strong_pixels` is a rank: exactly a tenth. `dead_pixels` is a test: it marks what is below 80 %
+# of the period around it, at most 5 % by chance; many at the lower and right border, where few kernels reach.
 
 # %%
 strong = strong_pixels(D, fraction=0.1)

@@ -67,7 +67,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained"
 plot_curves(left, {name: [run.history] for name, run in runs.items()}, target=recipe.target)
 for name, comparison in changed.items():
     estimates = comparison.second, comparison.first
-    values, errors = zip(*((one.value, one.standard_error) for one in estimates), strict=True)
+    values, errors = [index.value for index in estimates], [index.standard_error for index in estimates]
     right.errorbar(("before", "after"), values, errors, marker="o", capsize=4, label=name)
 right.set(ylabel="L1 of the dead-pixel map, without noise", ylim=(0, None), xlim=(-0.3, 1.3))
 right.legend()

@@ -11,6 +11,7 @@ from erfattr._model import find_layer
 from erfattr.cli._options import MODEL_HELP, size
 from erfattr.models.loading import load_model
 from erfattr.receptive_field.trace import receptive_fields
+from erfattr.report.text_table import text_table
 
 
 def add(commands: Any) -> None:
@@ -73,9 +74,7 @@ def _rf(options: argparse.Namespace) -> None:
                 field.status + ("" if field.method == "operators" else f", by {field.method}"),
             )
         )
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(text_table(table))
     notes = {field.note for field in fields.values() if field.note}
     for note in sorted(notes):
         print(f"note: {note}")

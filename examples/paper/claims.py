@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
@@ -82,25 +83,25 @@ def size_does_not_describe_accuracy(given: argparse.Namespace) -> Row:
     if len(rows) > 3:  # fewer pairs have no interval
         tables["table 2 measured here"] = [row | {"accuracy": row["test_accuracy"]} for row in rows]
     found = {}
-    for table, ones in tables.items():
+    for table, networks in tables.items():
         for size, keys in (("theoretical", ("trf",)), ("effective", ("sigma_x", "sigma_y"))):
-            sizes = [sum(row[key] for key in keys) for row in ones]
+            sizes = [sum(row[key] for key in keys) for row in networks]
             # Pearson's correlation of the ranks is Spearman's.
-            test = pearsonr(rankdata(sizes), rankdata([row["accuracy"] for row in ones]))
-            low, high = test.confidence_interval()
+            correlation = pearsonr(rankdata(sizes), rankdata([row["accuracy"] for row in networks]))
+            low, high = correlation.confidence_interval()
             found[f"{table}, {size}"] = {
-                "correlation": test.statistic,
-                "p": test.pvalue,
+                "correlation": correlation.statistic,
+                "p": correlation.pvalue,
                 "low": low,
                 "high": high,
             }
-    if any(one["p"] < SIGNIFICANT and one["correlation"] > 0 for one in found.values()):
+    if any(test["p"] < SIGNIFICANT and test["correlation"] > 0 for test in found.values()):
         judged = FAILS
     else:
-        judged = HOLDS if all(one["high"] < STRONG for one in found.values()) else OPEN
+        judged = HOLDS if all(test["high"] < STRONG for test in found.values()) else OPEN
     said = "; ".join(
-        f"{name} {one['correlation']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f}, p = {one['p']:.2g})"
-        for name, one in found.items()
+        f"{name} {test['correlation']:+.2f} ({test['low']:+.2f} to {test['high']:+.2f}, p = {test['p']:.2g})"
+        for name, test in found.items()
     )
     evidence = f"Spearman's correlation over networks, 95 % interval: {said}"
     if len(tables) == 2:
@@ -196,17 +197,26 @@ def padding_speeds_up_small_perturbations(given: argparse.Namespace) -> Row:
     return judged_by_pairs(given, "table4", -1, "epochs")
 
 
+class Step(NamedTuple):
+    """What a step of one pixel changes: predictions, in percent, and the mean top probability."""
+
+    flips: float
+    moves: float
+
+
 @torch.inference_mode()
-def changed_by_a_step(network: nn.Module, images: Tensor) -> tuple[float, float]:
-    """Return how many predictions (%) a step of one pixel changes, and the mean change of probability."""
+def changed_by_a_step(network: nn.Module, images: Tensor) -> Step:
+    """Compare a network's outputs for images with those for the images moved by (1, 1)."""
     here, there = (
         torch.cat([network(batch) for batch in part.split(64)]).softmax(1)
         for part in (images[..., :-1, :-1], images[..., 1:, 1:])
     )
     top = here.argmax(1)
     index = torch.arange(len(top))
-    changed = 100 * float((top != there.argmax(1)).double().mean())
-    return changed, float((here - there)[index, top].abs().double().mean())
+    return Step(
+        flips=100 * float((top != there.argmax(1)).double().mean()),
+        moves=float((here - there)[index, top].abs().double().mean()),
+    )
 
 
 def padding_steadies_translation(given: argparse.Namespace) -> Row:
@@ -227,16 +237,18 @@ def padding_steadies_translation(given: argparse.Namespace) -> Row:
     # One pixel larger, so that the moved image has real content at its border.
     test = TrainingImages(source, replace(recipe, size=recipe.size + 1)).prepared(0).test
     images = torch.stack([test[index][0] for index in range(len(test))])
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Step]] = {}
     for variant in ("original", "padded"):
         for seed in seeds:
             network = trained_network(given.runs, given.model, variant, seed, len(source.classes))
             found.setdefault(variant, []).append(changed_by_a_step(network, images))
     flips, moves = (
-        PairedDifference.of(*([one[part] for one in found[name]] for name in ("padded", "original")))
-        for part in (0, 1)
+        PairedDifference.of(
+            *([getattr(step, change) for step in found[name]] for name in ("padded", "original"))
+        )
+        for change in Step._fields
     )
-    before = sum(one[0] for one in found["original"]) / len(seeds)
+    before = sum(step.flips for step in found["original"]) / len(seeds)
     evidence = (
         f"{given.model}, {len(seeds)} runs, {len(images)} images moved by (1, 1): {before:.2f} % of the "
         f"predictions change before padding; difference {flips} points; of the top probability {moves}"
@@ -308,9 +320,9 @@ def draw(ax: Axes, name: str, row: Row) -> None:
         ax.text(0.5, 0.5, "no data", ha="center", va="center")
         ax.set_axis_off()
     elif name == "size":
-        for place, one in enumerate(numbers.values()):
-            ax.plot((one["low"], one["high"]), (place, place), color="C0")
-            ax.plot(one["correlation"], place, "o", color="C0")
+        for height, test in enumerate(numbers.values()):
+            ax.plot((test["low"], test["high"]), (height, height), color="C0")
+            ax.plot(test["correlation"], height, "o", color="C0")
         ax.axvline(STRONG, color="0.5", linestyle="--")
         ax.set_yticks(range(len(numbers)), [label.replace(", ", "\n") for label in numbers], fontsize=7)
         ax.set(xlabel="rank correlation with accuracy, 95 %", xlim=(-1, 1))
@@ -324,13 +336,13 @@ def draw(ax: Axes, name: str, row: Row) -> None:
         ax.axhline(0, color="k", linewidth=0.8)
         ax.set(xlabel="index of a network", ylabel="difference / its standard error")
     elif name in ("accuracy", "speed"):
-        labels = [f"{one['model']}\n{one['variant']}" for one in numbers]
-        ax.bar(labels, [one["difference"] for one in numbers])
+        labels = [f"{pair['model']}\n{pair['variant']}" for pair in numbers]
+        ax.bar(labels, [pair["difference"] for pair in numbers])
         ax.axhline(0, color="k", linewidth=0.8)
         ax.set_ylabel("difference, padded - original")
     elif name == "translation":
-        for place, pairs in enumerate(numbers.values()):
-            ax.plot([place] * len(pairs), [one[0] for one in pairs], "o")
+        for column, steps in enumerate(numbers.values()):
+            ax.plot([column] * len(steps), [step.flips for step in steps], "o")
         ax.set_xticks(range(len(numbers)), list(numbers))
         ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="predictions changed by a pixel (%)")
     else:

@@ -56,10 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
             break
     variants = ("original", "padded" if weights == "trained" else "padded_fresh")
     if weights == "trained":
-        networks = [trained_network(given.runs, name, one, given.seed, given.classes) for one in variants]
+        networks = [
+            trained_network(given.runs, name, variant, given.seed, given.classes) for variant in variants
+        ]
     else:
         original = load_model(name, "none", seed=given.seed)[0]
-        networks = [make_variant(one, original, given.seed).eval() for one in variants]
+        networks = [make_variant(variant, original, given.seed).eval() for variant in variants]
     count = given.count or (500 if given.scale == "paper" else 64)
     images = sample_images() if given.data is None else ImageFiles(given.data, 224, count)
     last, before_last = LAYERS.get(name, RESNET_LAYERS)

@@ -50,10 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         for ax, kernel in zip(axes[stages - 1], KERNELS, strict=True):
             counts = coverage(kernel, stages)
             found = interior(counts)
-            rows.append({"kernel": kernel, "stages": stages, "counts": " ".join(f"{one:g}" for one in found)})
-            title = f"{kernel}x{kernel}, stride 2{', twice' * (stages == 2)}\n" + " ".join(
-                f"{one:g}" for one in found
-            )
+            row = " ".join(f"{count:g}" for count in found)
+            rows.append({"kernel": kernel, "stages": stages, "counts": row})
+            title = f"{kernel}x{kernel}, stride 2{', twice' * (stages == 2)}\n{row}"
             plot_map(ax, counts[INTERIOR, INTERIOR], relative=False, colorbar=False, title=title)
             ax.set(xlabel="", ylabel="", xticks=[], yticks=[])
             even = len(found) == 1

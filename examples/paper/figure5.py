@@ -30,23 +30,24 @@ def main(arguments: list[str] | None = None) -> None:
     records = {name: comparison_record(given.runs, name, "table4.py") for name in models}
     figure = Figure(figsize=(6.4 * len(models), 4.4), layout="constrained")
     rows: list[Row] = []
-    for ax, (name, record) in zip(
+    for ax, (model, record) in zip(
         figure.subplots(1, len(models), squeeze=False)[0], records.items(), strict=True
     ):
         recipe = record["recipe"]
         histories = {
-            variant: [run["history"] for run in one["runs"]] for variant, one in record["variants"].items()
+            name: [run["history"] for run in variant["runs"]] for name, variant in record["variants"].items()
         }
-        plot_curves(ax, histories, target=recipe["target"], title=f"{name}, {recipe['name']}")
+        plot_curves(ax, histories, target=recipe["target"], title=f"{model}, {recipe['name']}")
         ax.set_ylabel("test accuracy (%)")
-        for variant, one in record["variants"].items():
-            for run in one["runs"]:
-                row: Row = {"model": name, "variant": variant, "seed": run["seed"]}
+        for name, variant in record["variants"].items():
+            for run in variant["runs"]:
+                row: Row = {"model": model, "variant": name, "seed": run["seed"]}
                 row |= {"epochs_to_target": run["epochs_to_target"], "last_accuracy": run["test_accuracy"]}
                 rows.append(row | {"accuracy": [epoch["accuracy"] for epoch in run["history"]]})
     cells = [[str(value) for value in list(row.values())[:5]] for row in rows]
     print_table([["model", "variant", "seed", "epochs", "accuracy at the end (%)"], *cells])
-    settings = {"runs": given.runs.name, "recipes": {name: one["recipe"] for name, one in records.items()}}
+    recipes = {model: record["recipe"] for model, record in records.items()}
+    settings = {"runs": given.runs.name, "recipes": recipes}
     write_result(given.output, "figure5", settings, rows, figure)
 
 

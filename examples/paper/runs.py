@@ -22,6 +22,7 @@ from erfattr.training.data import TrainingImages, find_images
 from erfattr.training.hardware import PRECISIONS, Hardware
 from erfattr.training.recipes import Recipe, find_recipe
 from erfattr.training.runs import TrainingRun, replace_head
+from erfattr.training.tasks import task_of
 
 
 def training_options(
@@ -186,7 +187,4 @@ def chosen_recipe(given: argparse.Namespace, paper: str, cpu: str, **changes: An
 
 
 def _said(variant: str, run: TrainingRun) -> None:
-    result = (
-        f"{run.test_accuracy:.2f} %" if run.epochs_to_target is None else f"{run.epochs_to_target} epochs"
-    )
-    print(f"seed {run.seed}, {variant}: {result}", flush=True)
+    print(f"seed {run.seed}, {variant}: {task_of(run.recipe).words(run)}", flush=True)

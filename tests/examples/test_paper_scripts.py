@@ -197,9 +197,7 @@ def test_table_4_and_figure_5_share_runs_that_are_read_again(
         "erfattr.training.comparison.measure_pixel_use",
         lambda *_: pytest.fail("a finished map was measured anew"),
     )
-    monkeypatch.setattr(
-        "erfattr.training.runs._lightning", lambda: None
-    )  # no trainer: nothing could be trained
+    monkeypatch.setattr("erfattr.training._fitting.make_trainer", None)  # nothing could be trained
     script("table4").main(words)
     assert written(tmp_path / "table4", "table4") == [row]
 
