@@ -18,14 +18,8 @@ from erfattr._model import find_layer
 from erfattr._processes import process_group, rank_and_world
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.cli._options import (
-    MODEL_HELP,
-    WEIGHTS_HELP,
-    chosen_images,
-    pair,
-    positive,
-    typed_arguments,
-)
+from erfattr.cli._inputs import chosen_images, chosen_model
+from erfattr.cli._record import begun_record, print_written
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
 from erfattr.metrics.statistics import MapStatistics
@@ -36,147 +30,39 @@ from erfattr.report.map_report import MapReport, analyse_map
 from erfattr.report.maps import write_maps
 
 
-def add(commands: Any) -> None:
-    """Add the command to the subparsers ``commands``."""
-    run = commands.add_parser(
-        "map",
-        help="effective receptive fields and the dead-pixel map of a network, over images",
-        description="Average a network's sensitivity to its pixels over images, for units of feature maps "
-        "(effective receptive field) and for the output (dead-pixel map), from one forward pass a batch. "
-        "Writes figures (PNG), the maps (NPY) and every number with all that is needed to repeat the run "
-        "(result.json).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    run.add_argument("--model", default="demo", help=MODEL_HELP)
-    run.add_argument("--weights", default=None, help=WEIGHTS_HELP)
-    run.add_argument(
-        "--layers",
-        nargs="+",
-        default=["last", "output"],
-        metavar="LAYER",
-        help="dotted names of layers; last: the last spatial feature map before global pooling; output: the "
-        "network's output",
-    )
-    run.add_argument(
-        "--unit",
-        type=_unit,
-        default="center",
-        metavar="center|I,J",
-        help="position in every layer's map, from 0",
-    )
-    run.add_argument(
-        "--target",
-        type=_target,
-        default=None,
-        metavar="mean|INDEX|predicted|label",
-        help="which output the dead-pixel map is of: their mean, one of them, the largest, or the one of the "
-        "image's class folder",
-    )
-    run.add_argument("--rectify", choices=("relu", "abs", "none"), default="relu", help="of each gradient")
-    run.add_argument(
-        "--images",
-        default="embedded",
-        metavar="FOLDER|embedded",
-        help="a folder of images, searched with its subfolders, or embedded: crops of the photographs inside "
-        "scikit-image",
-    )
-    run.add_argument("--count", type=positive, default=None, help="number of images (default: all)")
-    run.add_argument("--size", type=positive, default=None, help="side of the images (default: the model's)")
-    run.add_argument(
-        "--tolerance",
-        type=float,
-        default=None,
-        help="stop as soon as the relative standard error of every map is below this",
-    )
-    run.add_argument(
-        "--tolerance-of",
-        choices=("pixels", "L1", "L2"),
-        default="pixels",
-        help="the error's median over pixels, or that of the noise-corrected imbalance index",
-    )
-    run.add_argument("--batch-size", type=positive, default=8, help="images a forward pass")
-    run.add_argument(
-        "--precision",
-        choices=("float32", "float64", "bfloat16"),
-        default=None,
-        help="run a copy of the model in this type (default: the model's own)",
-    )
-    run.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
-    run.add_argument(
-        "--plain",
-        action="store_true",
-        help="run the model as it is, on whole images: no folding, no crops, no channels last",
-    )
-    run.add_argument(
-        "--state",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="save the state there every so many images, and go on from it when started again",
-    )
-    run.add_argument("--state-interval", type=positive, default=256, metavar="N", help="images between saves")
-    run.add_argument(
-        "--against",
-        default=None,
-        metavar="MODEL",
-        help="map this network too, and compare the imbalance of both",
-    )
-    run.add_argument("--against-weights", default=None, metavar="WEIGHTS", help="of that network")
-    run.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
-    run.add_argument("--seed", type=int, default=0, help="of the choice of images and of random weights")
-    run.add_argument("--strict", action="store_true", help="stop at the first image file that cannot be read")
-    run.add_argument("--output", type=Path, default=Path("erfattr-output"), help="folder for the results")
-    run.set_defaults(call=_map)
-
-
-def _unit(text: str) -> Any:
-    return text if text == "center" else pair(text)
-
-
-def _target(text: str) -> Any:
-    if text == "mean":
-        return None
-    return text if text in ("predicted", "label") else int(text)
-
-
-def _map(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Map the model, in as many processes as were started; the first one writes and prints."""
     with process_group(options.device) as (rank, _, device):
         if rank == 0:
             _map_and_write(options, device)
-        else:
-            model, info = load_model(options.model, options.weights, device=device, seed=options.seed)
-            _maps(options, model, info, rank)
-            if options.against is not None:
-                model, info = load_model(
-                    options.against, options.against_weights, device=device, seed=options.seed
-                )
-                _maps(options, model, info, rank, state=False)
+            return
+        model, info = chosen_model(options, device)
+        _maps(options, model, info)
+        if options.against is not None:
+            _maps(options, *_other_model(options, device), keep_state=False)
 
 
 def _map_and_write(options: argparse.Namespace, device: str) -> None:
     started = datetime.now(timezone.utc)
-    model, info = load_model(options.model, options.weights, device=device, seed=options.seed)
-    other = None
-    if options.against is not None:
-        other = load_model(options.against, options.against_weights, device=device, seed=options.seed)
+    model, info = chosen_model(options, device)
+    other = None if options.against is None else _other_model(options, device)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with writing(options.output) as stage:
         begun = time.perf_counter()
-        statistics, described = _maps(options, model, info, 0)
+        statistics, described = _maps(options, model, info)
         seconds = time.perf_counter() - begun
         size = described["size"]
         fields = receptive_fields(model, (size, size))
         reports = []
-        for one in statistics:
-            field = fields.get(one.source.layer) if one.source else None
-            reports.append(analyse_map(one, field, None if field else total_stride(fields)))
+        for of_source in statistics:
+            # The period of a map is the stride of its layer, that of the output the network's.
+            field = fields.get(of_source.source.layer) if of_source.source else None
+            reports.append(analyse_map(of_source, field, None if field else total_stride(fields)))
         record = {
-            "command": ["erfattr", "map", *typed_arguments(options)],
-            "date": started.isoformat(timespec="seconds"),
+            **begun_record(options, started, info),
             "seconds_for_maps": seconds,
-            "model": asdict(info),
             "images": described,
-            "options": {key: value for key, value in vars(options).items() if key != "call"},
+            "options": vars(options),
         }
         sentences: list[str] = []
         if other is not None:
@@ -194,43 +80,55 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         print(f"\n{len(described['unreadable'])} image files could not be read:")
         for name, reason in described["unreadable"].items():
             print(f"  {name}: {reason}")
-    print(f"\nwritten to {options.output}:")
-    for name in names:
-        print(f"  {options.output / name}")
+    print()
+    print_written(options.output, names)
+
+
+def _other_model(options: argparse.Namespace, device: str) -> tuple[nn.Module, ModelInfo]:
+    return load_model(options.against, options.against_weights, device=device, seed=options.seed)
 
 
 def _maps(
-    options: argparse.Namespace, model: nn.Module, info: ModelInfo, rank: int, state: bool = True
+    options: argparse.Namespace, model: nn.Module, info: ModelInfo, *, keep_state: bool = True
 ) -> tuple[list[MapStatistics], dict[str, Any]]:
     """Return the maps of one network, and what is said of the images in the record."""
     if len(set(options.layers)) < len(options.layers):
         raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
     sources = [_source(model, name, options) for name in options.layers]
-    images, described, unreadable = chosen_images(options, info)
+    images = chosen_images(options, info)
+    rank, world = rank_and_world()
     if rank == 0:
-        print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
+        count, source = images.described["count"], images.described["source"]
+        print(f"{info.name} ({info.weights}), {count} images from {source}")
     fast = not options.plain
     execution = Execution(fast, fast, fast, compile=options.compile, precision=options.precision)
     checkpoint = None
-    if options.state is not None and state:
+    if options.state is not None and keep_state:
         path = options.state if rank == 0 else Path(f"{options.state}.{rank}")
         identity = {
             "model": info.name,
             "weights": info.weights_sha256,
-            "images": json.dumps(described),
+            "images": json.dumps(images.described),
             "batch size": options.batch_size,
-            "processes": rank_and_world()[1],
+            "processes": world,
         }
         checkpoint = StateFile(path, identity, options.state_interval)
     statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
-        images,
+        images.loader,
         tolerance=options.tolerance,
         tolerance_of=options.tolerance_of,
         show_progress=True,
         checkpoint=checkpoint,
     )
-    described["unreadable"] = unreadable()
-    return statistics, described
+    return statistics, images.described_once_read()
+
+
+def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
+    if name == "output":
+        return ModelOutput(options.target)
+    if name != "last":
+        find_layer(model, name)  # raises here, before any image is read
+    return FeatureUnit(None if name == "last" else name, options.unit)
 
 
 def _compared(
@@ -243,22 +141,15 @@ def _compared(
     model, against = other
     if (against.size, against.mean, against.std) != (info.size, info.mean, info.std):
         print(f"note: {against.name} wants its images prepared in another way than {info.name}")
-    others, _ = _maps(options, model, against, 0, state=False)
+    others, _ = _maps(options, model, against, keep_state=False)
     sentences = []
     for layer, mine, its in zip(options.layers, statistics, others, strict=True):
         for order in (1, 2):
+            # With --tolerance each network stops when it is precise enough: then the images are not the same.
             comparison = compare_imbalance(mine, its, order, paired=mine.n_images == its.n_images)
             names = f"{info.name} against {against.name}"
             sentences.append(f"{layer}: L{order} of {names}, without the noise: {comparison.sentence}")
     return sentences
-
-
-def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
-    if name == "output":
-        return ModelOutput(options.target)
-    if name != "last":
-        find_layer(model, name)
-    return FeatureUnit(None if name == "last" else name, options.unit)
 
 
 def _lines(report: MapReport) -> list[str]:

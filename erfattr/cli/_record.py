@@ -1,0 +1,53 @@
+"""What several commands say of a run: the record that repeats it, the files that it wrote."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from erfattr.models.loading import ModelInfo
+
+
+def begun_record(
+    options: argparse.Namespace, started: datetime, info: ModelInfo, positional: str | None = None
+) -> dict[str, Any]:
+    """Return what every record begins with: the command, when it was started, the model."""
+    return {
+        "command": typed_command(options, positional),
+        "date": started.isoformat(timespec="seconds"),
+        "model": asdict(info),
+    }
+
+
+def typed_command(options: argparse.Namespace, positional: str | None = None) -> list[str]:
+    """Return the command as it would be typed, defaults and all.
+
+    Args:
+        options: What was parsed.
+        positional: The option that is typed before the others, without its name.
+    """
+    words = ["erfattr", options.command]
+    if positional is not None:
+        words += map(str, getattr(options, positional))
+    for key, value in vars(options).items():
+        flag = f"--{key.replace('_', '-')}"
+        if key in ("command", positional) or value is None or value is False:
+            continue
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words
+
+
+def print_written(folder: Path, names: Iterable[str]) -> None:
+    """Say where the files are."""
+    print(f"written to {folder}:")
+    for name in names:
+        print(f"  {folder / name}")

@@ -1,0 +1,52 @@
+"""What ``erfattr train`` and ``erfattr compare`` share: recipe, images, network, hardware."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from torch import nn
+
+from erfattr.models.loading import load_model
+from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.hardware import Hardware
+from erfattr.training.recipes import RECIPES, Recipe, find_recipe
+from erfattr.training.runs import TrainingRun, replace_head
+from erfattr.training.tasks import task_of
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """Return the recipe with the changes of ``--set``."""
+    changes = {}
+    for word in options.set:
+        field, separator, text = word.partition("=")
+        if not separator:
+            raise ValueError(f"--set: expected FIELD=VALUE, got {word!r}")
+        try:
+            changes[field] = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--set: expected a number, null or JSON for {field}, got {text!r}") from error
+    return find_recipe(options.recipe, **changes)
+
+
+def training_images(options: argparse.Namespace, recipe: Recipe) -> TrainingImages:
+    """Find the images, and read them where the recipe keeps them in memory."""
+    return TrainingImages(find_images(options.data, download=options.download), recipe, options.split_seed)
+
+
+def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.Module:
+    """Return the network before its variant is made, with one output for each class."""
+    from_scratch = options.weights is None and task_of(RECIPES[options.recipe]).from_scratch
+    model, _ = load_model(options.model, "none" if from_scratch else options.weights, seed=seed)
+    return replace_head(model, classes, seed)
+
+
+def hardware(options: argparse.Namespace) -> Hardware:
+    """Return where to train."""
+    return Hardware(options.accelerator, options.devices, options.precision, options.workers)
+
+
+def result_line(run: TrainingRun) -> str:
+    """Return what became of a run, in a line."""
+    speed = run.history[-1]["images_per_second"]
+    return f"{task_of(run.recipe).words(run)}, {speed:.0f} images a second"

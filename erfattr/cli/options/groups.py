@@ -1,0 +1,162 @@
+"""Groups of options that several commands share, as argparse parents, and how their help is shown."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from erfattr.cli.options.arguments import positive
+from erfattr.training.hardware import ACCELERATORS, PRECISIONS
+from erfattr.training.recipes import RECIPES
+
+MODEL_HELP = (
+    "a torchvision name such as resnet50, timm/NAME, module.path:factory for your own, or demo, the small "
+    "network that ships with the package"
+)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tell the default where there is one, unless the help has told it in words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or "(default: " in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def model_options(
+    weights_help: str = "a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a "
+    "seeded random initialisation (default: the model's own)",
+) -> argparse.ArgumentParser:
+    """Return the parent with ``--model`` and ``--weights``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    group = parent.add_argument_group("model")
+    group.add_argument("--model", default="demo", help=MODEL_HELP)
+    group.add_argument("--weights", default=None, help=weights_help)
+    return parent
+
+
+def image_options(title: str = "images", count: int | None = None) -> argparse.ArgumentParser:
+    """Return the parent that says which images are read: all that there are, or ``count`` by default."""
+    parent = argparse.ArgumentParser(add_help=False)
+    group = parent.add_argument_group(title)
+    group.add_argument(
+        "--images",
+        default="embedded",
+        metavar="FOLDER|embedded",
+        help="a folder of images, searched with its subfolders, or embedded: crops of the photographs inside "
+        "scikit-image",
+    )
+    group.add_argument(
+        "--count",
+        type=positive,
+        default=count,
+        metavar="N",
+        help="take so many images" if count else "take so many images (default: all)",
+    )
+    group.add_argument(
+        "--size",
+        type=positive,
+        default=None,
+        metavar="PIXELS",
+        help="side of the images (default: the model's)",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="stop at the first image file that cannot be read"
+    )
+    return parent
+
+
+def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images") -> argparse.ArgumentParser:
+    """Return the parent that says how a command runs and where its results go.
+
+    Args:
+        seed: What is drawn at random.
+        batch_size: Default.
+        batch: What a batch is.
+    """
+    parent = argparse.ArgumentParser(add_help=False)
+    group = parent.add_argument_group("run")
+    group.add_argument(
+        "--batch-size",
+        type=positive,
+        default=batch_size,
+        metavar="N",
+        help=f"run {batch} a forward pass",
+    )
+    group.add_argument("--device", default="cpu", help="compute on this torch device, such as cpu or cuda")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help=f"seed of {seed}")
+    group.add_argument(
+        "--output",
+        type=Path,
+        default=Path("erfattr-output"),
+        metavar="FOLDER",
+        help="write the results to this folder",
+    )
+    return parent
+
+
+def training_options() -> argparse.ArgumentParser:
+    """Return the parent that says what is trained, on which images, and where."""
+    parent = argparse.ArgumentParser(
+        add_help=False,
+        parents=[
+            model_options(
+                "a torchvision weights name, a checkpoint file, or none (default: none for the micro-object "
+                "task, otherwise the model's own); a last layer of another number of outputs is replaced"
+            )
+        ],
+    )
+    recipe = parent.add_argument_group("recipe")
+    recipe.add_argument("--recipe", required=True, help=f"follow one of these: {_recipes_in_words()}")
+    recipe.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the recipe, such as epochs=5 learning_rate=0.02 (default: none)",
+    )
+    images = parent.add_argument_group("images")
+    images.add_argument(
+        "--data",
+        required=True,
+        metavar="FOLDER",
+        help="read images from there: a subfolder for each class, or the root of torchvision's Caltech101",
+    )
+    images.add_argument(
+        "--download", action="store_true", help="download Caltech-101 to --data if it is missing"
+    )
+    images.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="seed of the split 70 : 15 : 15"
+    )
+    hardware = parent.add_argument_group("hardware")
+    hardware.add_argument(
+        "--accelerator", choices=ACCELERATORS, default="auto", help="auto takes a GPU if there is one"
+    )
+    hardware.add_argument(
+        "--devices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train on so many GPUs, which share every batch",
+    )
+    hardware.add_argument(
+        "--precision", choices=PRECISIONS, default="32-true", help="compute in this precision"
+    )
+    hardware.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="prepare images in so many processes for each device",
+    )
+    hardware.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    return parent
+
+
+def _recipes_in_words() -> str:
+    said = [
+        f"{name} ({recipe.task.replace('_', ' ')}, {recipe.epochs} epochs, {recipe.size} pixels)"
+        for name, recipe in RECIPES.items()
+    ]
+    return ", ".join(said)

@@ -1,0 +1,101 @@
+"""What ``erfattr map`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from erfattr._checks import Precision, Rectify, ToleranceOf
+from erfattr.cli.options.arguments import index_or, positive, unit
+from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers ``commands``."""
+    parser = commands.add_parser(
+        "map",
+        help="effective receptive fields and the dead-pixel map of a network, over images",
+        description="Average a network's sensitivity to its pixels over images: for units of feature maps "
+        "(effective receptive fields), and for the output (dead-pixel map). Write figures (PNG), the maps "
+        "(NPY), and every number with all that is needed to repeat the run (result.json).",
+        parents=[
+            model_options(),
+            image_options(),
+            run_options(seed="the choice of images and of random weights"),
+        ],
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=["last", "output"],
+        metavar="LAYER",
+        help="map these layers, by their dotted names; last: the last spatial feature map before global "
+        "pooling; output: the network's output (default: last output)",
+    )
+    parser.add_argument(
+        "--unit",
+        type=unit,
+        default="center",
+        metavar="center|I,J",
+        help="take the unit at this position of every layer's map, from 0",
+    )
+    parser.add_argument(
+        "--target",
+        type=_target,
+        default=None,
+        metavar="mean|INDEX|predicted|label",
+        help="map this one of the network's outputs: the mean of all, one by its index, the largest, or the "
+        "one of the image's class folder (default: mean)",
+    )
+    parser.add_argument(
+        "--rectify", choices=get_args(Rectify), default="relu", help="do this to the gradient of each image"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help="stop as soon as the relative standard error of every map is below this",
+    )
+    parser.add_argument(
+        "--tolerance-of",
+        choices=get_args(ToleranceOf),
+        default="pixels",
+        help="look at the error's median over pixels, or at that of the noise-corrected imbalance index",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default=None,
+        help="run a copy of the model in this type (default: the model's own)",
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="run the model as it is, on whole images: no folding, no crops, no channels last",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="save the state there as the run goes on, and continue from it when started again",
+    )
+    parser.add_argument(
+        "--state-interval", type=positive, default=256, metavar="N", help="save after this many images"
+    )
+    parser.add_argument(
+        "--against",
+        default=None,
+        metavar="MODEL",
+        help="map this network too, and compare the imbalance of both",
+    )
+    parser.add_argument(
+        "--against-weights", default=None, metavar="WEIGHTS", help="take these weights for it"
+    )
+
+
+def _target(text: str) -> str | int | None:
+    return None if text == "mean" else index_or("predicted", "label")(text)

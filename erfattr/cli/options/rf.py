@@ -1,0 +1,30 @@
+"""What ``erfattr rf`` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erfattr.cli.options.arguments import size
+from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers ``commands``."""
+    parser = commands.add_parser(
+        "rf",
+        help="theoretical receptive field of every layer",
+        description="Print the theoretical receptive field of every layer with a spatial map. Sizes and "
+        "bounds are those of the centre unit, in pixels (rows, columns); bounds go beyond the image where "
+        "padding does.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "--size",
+        type=size,
+        default=(224, 224),
+        metavar="S|H,W",
+        help="let the image be of this size (default: 224)",
+    )
+    parser.add_argument("--layer", default=None, help="print only this layer")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
