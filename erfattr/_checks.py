@@ -90,6 +90,13 @@ def check_fraction(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
 
 
+def check_not_negative(name: str, values: Tensor) -> None:
+    """Raise unless no value of a tensor is below zero."""
+    lowest = values.min().item()
+    if lowest < 0:
+        raise ValueError(f"{name}: expected no negative values, got a minimum of {lowest:g}")
+
+
 def as_numbers(name: str, values: Any, count: int | None = None) -> tuple[float, ...]:
     """Return ``count`` finite numbers as floats, or at least one if ``count`` is None."""
     several, finite = "a sequence of numbers", "finite numbers"

@@ -22,6 +22,7 @@ from erfattr._checks import (
     check_int,
     check_module,
     check_non_negative_int,
+    check_not_negative,
     check_positive_int,
     describe,
     suggest,
@@ -49,6 +50,7 @@ def maps(name: str, value: Any) -> torch.Tensor:
         (check_positive_int, [1, 2**70]),
         (check_fraction, [1, 1.0, 1e-9]),
         (check_module, [nn.ReLU()]),
+        (check_not_negative, [torch.zeros(2, 2), torch.tensor(3)]),
         (choice, ["none", 1, None]),
     ],
 )
@@ -75,6 +77,12 @@ def test_good_values_pass(check: Callable[[str, Any], None], good: list[Any]) ->
         (check_fraction, 1.5, ValueError, "expected a number in (0, 1], got 1.5"),
         (check_fraction, math.nan, ValueError, "expected a number in (0, 1], got nan"),
         (check_module, nn.ReLU, TypeError, "expected a torch.nn.Module, got <class 'torch.nn.modules"),
+        (
+            check_not_negative,
+            torch.tensor([1.0, -0.25]),
+            ValueError,
+            "expected no negative values, got a minimum of -0.25",
+        ),
         (choice, "all", ValueError, "expected one of 'none', 1, None, got 'all' (str)"),
         (choice, True, ValueError, "expected one of 'none', 1, None, got True (bool)"),
         (as_numbers, [], ValueError, "expected finite numbers, got [] (list)"),

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from erfattr._checks import check_choice
-from erfattr.metrics.imbalance import imbalance_index, window_mean
-from erfattr.metrics.jackknife import error_of_root, group_sums, influence
+from erfattr.metrics._held_out import TINY, Moments, held_out_moments, noise_floor
+from erfattr.metrics.imbalance import imbalance_index
+from erfattr.metrics.jackknife import (
+    group_sums,
+    signal_share,
+    signed_root,
+    standard_error,
+    with_and_without,
+)
 from erfattr.metrics.statistics import MapStatistics
 
-# Periods of a checkerboard that are looked for: strides of networks that halve their maps, patches of 14.
-_PERIODS = (2, 4, 8, 14, 16, 32)
-# Side in pixels of the windows that give the envelope: wide enough to average noise, narrow beside an ERF.
-_ENVELOPE = 8
-# Classes of predicted size in which the prediction is held against the images.
-_CLASSES = 12
-# Pairs of groups that are held out, about: all up to 16 groups, neighbours of more.
-_PAIRS = 128
 # Standard deviation of an index that may lie anywhere between its two bounds, as a share of their distance.
 _SHAPE_SPREAD = 1 / math.sqrt(12)
-# Stands for zero where something that is zero itself is divided by it.
-_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def corrected_imbalance(stats: MapStatistics, order: int = 1, normalize: str = "
         under noise). F. M. T. A. Busing et al.: Delete-m jackknife for unequal m. Statistics and Computing 9,
         1999.
     """
-    return _fit(stats, order, normalize)[0]
+    return _fit(stats, order, normalize).estimate
 
 
 def compare_imbalance(
@@ -185,25 +182,53 @@ def compare_imbalance(
         >>> round(compare_imbalance(a.result(), b.result()).difference, 12)
         -0.5
     """
-    first, shares_a, unknown_a = _fit(a, order, normalize, "a")
-    second, shares_b, unknown_b = _fit(b, order, normalize, "b")
+    first, second = _fit(a, order, normalize, "a"), _fit(b, order, normalize, "b")
     if not paired:
-        error = math.hypot(first.standard_error, second.standard_error)
+        error = math.hypot(first.estimate.standard_error, second.estimate.standard_error)
     elif a.group_sizes != b.group_sizes:
         raise ValueError(
             f"paired: expected the same images and groups in both, got groups of {a.group_sizes} images"
             f" and of {b.group_sizes}"
         )
     else:
-        common = (shares_a - shares_b).square().sum().sqrt().item()
-        error = math.hypot(common, unknown_a, unknown_b)
-    return Comparison(first.value - second.value, error, first, second)
+        # Group by group, so that what both maps have from the same images cancels.
+        from_images = (first.influence - second.influence).square().sum().sqrt().item()
+        error = math.hypot(from_images, first.unknown, second.unknown)
+    difference = first.estimate.value - second.estimate.value
+    return Comparison(difference, error, first.estimate, second.estimate)
 
 
-def _fit(
-    stats: MapStatistics, order: int, normalize: str, name: str = "stats"
-) -> tuple[Estimate, Tensor, float]:
-    """Return the estimate, each group's share in its error, and the part of the error that no image tells."""
+class _Fit(NamedTuple):
+    """An estimate, and the two parts of its standard error.
+
+    Attributes:
+        estimate: What is returned.
+        influence: Each group's part in the error over images, (G,).
+        unknown: The part that no image tells: the shape of the distribution of differences.
+    """
+
+    estimate: Estimate
+    influence: Tensor
+    unknown: float
+
+
+class _Classes(NamedTuple):
+    """What the moments say of each class, in units of the local scale s; the first axis is that of `Moments`.
+
+    Attributes:
+        s: Mean of s, the weight of the class in the index, (G + 1, classes).
+        b_m: Predicted size b |m| / s, (G + 1, classes).
+        shape: sigma^2 / (s^2 v), (G + 1, classes).
+        v: Variance of what the prediction misses, summed over the classes, (G + 1,).
+    """
+
+    s: Tensor
+    b_m: Tensor
+    shape: Tensor
+    v: Tensor
+
+
+def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") -> _Fit:
     check_choice("order", order, (1, 2))
     check_choice("normalize", normalize, ("none", "mean"))
     sums, sizes = group_sums(name, stats)
@@ -211,176 +236,56 @@ def _fit(
     # Squares of gradients would leave the range of floating-point numbers in the end.
     scale = stats.mean.abs().max().item()
     sums = sums / scale
-    moments, floor = _moments(sums, sizes, order)
-    means = _with_and_without(sums.mean((1, 2))) / _with_and_without(sizes)
+    means = with_and_without(sums.mean((1, 2))) / with_and_without(sizes)
     unit = torch.full_like(means, 1 / scale) if normalize == "none" else means
 
-    weight, size, shape, remainder = _prediction(moments)
-    noise = influence(remainder[0], remainder[1:], sizes).square().sum().sqrt()
-    kept = remainder**3 / (remainder**2 + noise**2).clamp_min(_TINY)
-    lower = (weight * size).sum(1)
-    missed = (weight * _excess(size, shape * kept.abs()[:, None])).sum(1)
-    values = (lower + kept.sign() * missed) / unit
+    s, b_m, shape, v = _classes(held_out_moments(sums, sizes, order))
+    epsilon = standard_error(v[0], v[1:], sizes)
+    v_held_back = v * signal_share(v**2, epsilon**2)
+    lower = (s * b_m).sum(1)
+    # A negative v comes of noise as often as a positive one: its term is subtracted, so that they cancel.
+    missed = v_held_back.sign() * (s * _excess(b_m, shape * v_held_back.abs()[:, None])).sum(1)
+    values = (lower + missed) / unit
 
+    # The jackknife is one of squares: an index near zero is no smooth function of the images, its square is.
     squares = values * values.abs()
-    share = influence(squares[0], squares[1:], sizes)
-    square, error_of_square = squares[0].item(), share.square().sum().sqrt().item()
-    error = error_of_root(square, error_of_square)
-    most = shape[0] * (remainder[0].clamp_min(0) + noise)
-    upper = (weight[0] * (size[0] ** 2 + most).sqrt()).sum()
+    root = signed_root(squares[0], squares[1:], sizes)
+    # The most that lies beyond the prediction, an error epsilon above what was found.
+    variance = shape[0] * (v[0].clamp_min(0) + epsilon)
+    upper = (s[0] * (b_m[0] ** 2 + variance).sqrt()).sum()
     unknown = _SHAPE_SPREAD * ((upper - lower[0]) / unit[0]).item()
     estimate = Estimate(
-        values[0].item(),
-        math.hypot(error, unknown),
-        uncorrected,
-        floor / unit[0].item(),
-        stats.n_images,
-        order,
-        normalize,
+        value=values[0].item(),
+        standard_error=math.hypot(root.standard_error, unknown),
+        uncorrected=uncorrected,
+        noise_floor=noise_floor(sums, sizes, order) / unit[0].item(),
+        n_images=stats.n_images,
+        order=order,
+        normalize=normalize,
     )
-    return estimate, share * (error / error_of_square if error_of_square else 0.0), unknown
+    return _Fit(estimate, root.influence, unknown)
 
 
-class _Predictors:
-    """What a difference is predicted from: linear in a map, given the local scale of the mean map.
-
-    Attributes:
-        scale: Local scale of each difference, (P,).
-    """
-
-    def __init__(self, mean: Tensor, order: int, axis: int) -> None:
-        self._order, self._axis = order, axis
-        scale = _envelope(mean).abs().unfold(axis, order + 1, 1).mean(-1)
-        self.scale = scale.flatten()
-        rows, columns = torch.arange(scale.shape[0])[:, None], torch.arange(scale.shape[1])
-        self._folds = []
-        for period in _PERIODS:
-            if 2 * period <= min(mean.shape):
-                phase = (rows % period * period + columns % period).flatten()
-                total = self.scale.new_zeros(period**2).index_add(0, phase, self.scale)
-                self._folds.append((phase, total.clamp_min(_TINY)))
-
-    def differences(self, one: Tensor) -> Tensor:
-        return torch.diff(one, n=self._order, dim=self._axis).flatten()
-
-    def __call__(self, one: Tensor, envelope: Tensor) -> Tensor:
-        """Return (K, P): the differences, those of the envelope, and their means at the same phase."""
-        x, smooth = self.differences(one), self.differences(envelope)
-        predictors = [x, smooth]
-        for phase, total in self._folds:
-            means = torch.zeros_like(total).index_add(0, phase, x - smooth) / total
-            predictors.append(self.scale * means[phase])
-        return torch.stack(predictors)
-
-
-def _envelope(one: Tensor) -> Tensor:
-    height, width = one.shape
-    return window_mean(one, (min(_ENVELOPE, height), min(_ENVELOPE, width)))
-
-
-def _moments(sums: Tensor, sizes: Tensor, order: int) -> tuple[Tensor, float]:
-    """Return moments of prediction and residual, (G + 1, 7, classes), and the noise floor.
-
-    Along the first axis: of all pairs of held-out groups, then of those without each group. The seven are
-    the means of s, s^2, |m|, m^2, r sign(m), r m, r_g r_h, with m the prediction and r the groups' residuals.
-    """
-    groups = len(sizes)
-    reach = max(1, _PAIRS // groups)
-    pairs = [
-        (g, h) for g, h in itertools.combinations(range(groups), 2) if min(h - g, groups - h + g) <= reach
-    ]
-    # A half against the other half: the map cancels, and the noise is left as strong as in the whole. One
-    # split for every way to cut the circle of groups in two.
-    circle = torch.arange(groups)
-    halves = [(circle - start) % groups < groups // 2 for start in range((groups + 1) // 2)]
-    contrasts = torch.stack([_half_against_half(half, sizes) for half in halves])
-    envelopes = torch.stack([_envelope(one) for one in sums])
-    moments, floor, terms = sums.new_zeros(len(pairs), 7, _CLASSES), 0.0, 0
-    for axis in (0, 1):
-        predictors = _Predictors(sums.sum(0) / sizes.sum(), order, axis)
-        weights = _regression(predictors, sums, envelopes, sizes)
-        differences = torch.stack([predictors.differences(one) for one in sums])
-        predictions = torch.stack([weights @ predictors(*both) for both in zip(sums, envelopes, strict=True)])
-        moments += _held_out(differences, predictions, predictors.scale, sizes, pairs)
-        floor += (contrasts @ differences).abs().sum().item() / len(halves)
-        terms += differences.shape[1]
-    held = torch.tensor(pairs)
-    counts = sizes[held].prod(1)
-    kept = torch.cat([torch.ones_like(counts)[None], (held[None] != circle[:, None, None]).all(2)]) * counts
-    means = torch.einsum("gp,pkc->gkc", kept / kept.sum(1, keepdim=True), moments)
-    return means / terms, floor / terms
-
-
-def _half_against_half(half: Tensor, sizes: Tensor) -> Tensor:
-    """Return weights of the groups' sums: half's mean less the other's, with the noise of the whole."""
-    here, there = sizes[half].sum(), sizes[~half].sum()
-    weight = torch.where(half, 1 / here, -1 / there)
-    return weight * (here * there).sqrt() / sizes.sum()
-
-
-def _regression(predictors: _Predictors, sums: Tensor, envelopes: Tensor, sizes: Tensor) -> Tensor:
-    """Return the combination of predictors nearest to the true differences.
-
-    Their products with the true differences are unbiased over pairs of different groups.
-    """
-    whole = predictors(sums.sum(0), envelopes.sum(0))
-    same = sum(one @ one[0] for one in map(predictors, sums, envelopes))
-    n = sizes.sum()
-    products = (whole @ whole[0] - same) * n**2 / (n**2 - sizes.square().sum())
-    gram = whole @ whole.T
-    size = gram.diagonal().sqrt().clamp_min(_TINY)
-    inverse = torch.linalg.pinv(gram / size / size[:, None], rtol=1e-12, hermitian=True)
-    combination: Tensor = inverse @ (products / size) / size
-    return combination
-
-
-def _held_out(
-    differences: Tensor, predictions: Tensor, scale: Tensor, sizes: Tensor, pairs: list[tuple[int, int]]
-) -> Tensor:
-    """Return sums over differences, for each pair of groups and class of the others' prediction."""
-    whole, n = predictions.sum(0), sizes.sum()
-    typical = (whole / n).abs().sum() / scale.sum().clamp_min(_TINY)
-    moments = scale.new_zeros(len(pairs), 7, _CLASSES)
-    for number, (g, h) in enumerate(pairs):
-        m = (whole - predictions[g] - predictions[h]) / (n - sizes[g] - sizes[h])
-        size, sign = m.abs(), m.sign()
-        one, other = differences[g] / sizes[g] - m, differences[h] / sizes[h] - m
-        mean = (one + other) / 2
-        rows = torch.stack([scale, scale**2, size, m * m, mean * sign, mean * m, one * other])
-        # Classes of |m| / s, narrow below its mean and wide above.
-        fraction = size / (size + typical * scale).clamp_min(_TINY)
-        moments[number].index_add_(1, (_CLASSES * fraction).long().clamp_max(_CLASSES - 1), rows)
-    return moments
-
-
-def _prediction(moments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return weight, predicted size and share in the remainder's variance of each class, and that remainder.
-
-    Size and variance are relative to the local scale, the variance also to the remainder, (G + 1,).
-    """
-    scale, square, size, size_square, signed, product, residual = moments.unbind(1)
-    slope = (1 + signed / size.clamp_min(_TINY)).clamp_min(0)
-    variance = residual - 2 * (slope - 1) * product + (slope - 1) ** 2 * size_square
-    remainder = variance.sum(1)
-    # Where a class came out negative by chance, the others make up for it.
-    positive = torch.where(remainder[:, None] > 0, variance.clamp_min(0), square)
-    shape = positive / square.clamp_min(_TINY) / positive.sum(1, keepdim=True).clamp_min(_TINY)
-    return scale, slope * size / scale.clamp_min(_TINY), shape, remainder
+def _classes(moments: Moments) -> _Classes:
+    """Return what the moments say of each class: b, v and how v is shared out."""
+    s, s_squared, m_size, m_squared, r_sign_m, r_m, r_g_r_h = moments
+    # b = <x sign m> / <|m|> and v_class = <(x_g - b m) (x_h - b m)>, with x = m + r.
+    b = (1 + r_sign_m / m_size.clamp_min(TINY)).clamp_min(0)
+    v_class = r_g_r_h - 2 * (b - 1) * r_m + (b - 1) ** 2 * m_squared
+    v = v_class.sum(1)
+    # Where a class came out negative by chance, the others make up for it; where all did, each gets its s^2.
+    positive = torch.where(v[:, None] > 0, v_class.clamp_min(0), s_squared)
+    shape = positive / s_squared.clamp_min(TINY) / positive.sum(1, keepdim=True).clamp_min(TINY)
+    return _Classes(s, b * m_size / s.clamp_min(TINY), shape, v)
 
 
 def _excess(size: Tensor, variance: Tensor) -> Tensor:
-    """Return E|N(size, variance)| - size."""
-    spread = variance.sqrt()
-    z = size / spread.clamp_min(_TINY)
+    """Return E|N(size, variance)| - size: the mean of a folded normal distribution, less its fold."""
+    sigma = variance.sqrt()
+    z = size / sigma.clamp_min(TINY)
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     tail: Tensor = torch.special.ndtr(-z)
-    return 2 * (spread * density - size * tail)
-
-
-def _with_and_without(values: Tensor) -> Tensor:
-    """Return the sum over the first axis, and below it the sums without each one."""
-    total = values.sum(0, keepdim=True)
-    return torch.cat([total, total - values])
+    return 2 * (sigma * density - size * tail)
 
 
 def _rounded(value: float, error: float) -> tuple[str, str]:

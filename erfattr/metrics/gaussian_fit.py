@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import lmfit
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -84,7 +83,7 @@ class GaussianFit:
         )
 
 
-def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
+def fit_gaussian(sensitivity_map: Any) -> GaussianFit:
     """Fit a 2-D Gaussian to a map by least squares with lmfit's ``Gaussian2dModel``.
 
     All pixels weigh the same and there is no background term, as in Tables 1 and 2 of the paper. The fit
@@ -95,15 +94,16 @@ def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
     as it was. Where ``r_squared`` is low, read :func:`~erfattr.metrics.sizes.mass_squares` instead.
 
     Args:
-        map: sensitivity map, shape (H, W), at least 3 x 3 pixels, any scale. A map wider than its image is
-            fine as long as its curvature can be seen.
+        sensitivity_map: the map, shape (H, W), at least 3 x 3 pixels, any scale. A map wider than its image
+            is fine as long as its curvature can be seen.
 
     Returns:
         :class:`GaussianFit`: amplitude, height, centre, sigmas, R squared and standard errors.
 
     Raises:
-        TypeError: ``map`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, smaller than 3 x 3 or constant (all zeros as well).
+        TypeError: ``sensitivity_map`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, smaller than 3 x 3 or constant (all zeros
+            as well).
         GaussianFitError: the map has no positive peak; the fit did not converge, ended without a covariance
             (so without standard errors), or with a width smaller than its own standard error. Maps that do
             not determine a Gaussian end here: one pixel, one row, a dip, noise.
@@ -120,12 +120,16 @@ def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
     References:
         M. Newville et al.: LMFIT, https://lmfit.github.io/lmfit-py/builtin_models.html
     """
-    values = as_map("map", map).detach().cpu().double().numpy()
+    from lmfit.models import Gaussian2dModel
+
+    values = as_map("sensitivity_map", sensitivity_map).detach().cpu().double().numpy()
     height, width = values.shape
     if min(height, width) < 3:
-        raise ValueError(f"map: expected at least 3 x 3 pixels, got {height} x {width}")
+        raise ValueError(f"sensitivity_map: expected at least 3 x 3 pixels, got {height} x {width}")
     if values.min() == values.max():
-        raise ValueError(f"map: expected a map that is not constant, got {values.flat[0]:g} everywhere")
+        raise ValueError(
+            f"sensitivity_map: expected a map that is not constant, got {values.flat[0]:g} everywhere"
+        )
     # Fitted at height 1, since lmfit's steps and tolerances are made for numbers near 1, and scaled back.
     scale = float(np.abs(values).max())
     data = values / scale
@@ -134,28 +138,27 @@ def fit_gaussian(map: Any) -> GaussianFit:  # noqa: A002
     # steps by a share of each parameter, so one near zero (a centre at pixel 0) would lose its derivative.
     rows = (np.arange(height, dtype=np.float64) - start.center_y) / start.sigma_y + _ORIGIN
     columns = (np.arange(width, dtype=np.float64) - start.center_x) / start.sigma_x + _ORIGIN
-    model = lmfit.models.Gaussian2dModel()
+    model = Gaussian2dModel()
     parameters = model.make_params(
         amplitude=2 * math.pi * start.height, centery=_ORIGIN, centerx=_ORIGIN, sigmay=1, sigmax=1
     )
     result = model.fit(data, parameters, x=columns[None, :], y=rows[:, None], max_nfev=_MAX_EVALUATIONS)
     _check_fit(result)
 
-    found = {name: parameter.value for name, parameter in result.params.items()}
+    fitted = {name: parameter.value for name, parameter in result.params.items()}
     errors = {name: parameter.stderr for name, parameter in result.params.items()}
     volume = scale * start.sigma_y * start.sigma_x
-    residual = data - result.best_fit
     return GaussianFit(
-        amplitude=found["amplitude"] * volume,
+        amplitude=fitted["amplitude"] * volume,
         # Not lmfit's own height parameter, which multiplies by 1 / (2 pi) rounded to seven digits.
-        height=found["amplitude"] / (2 * math.pi * found["sigmay"] * found["sigmax"]) * scale,
+        height=fitted["amplitude"] / (2 * math.pi * fitted["sigmay"] * fitted["sigmax"]) * scale,
         center=(
-            start.center_y + (found["centery"] - _ORIGIN) * start.sigma_y,
-            start.center_x + (found["centerx"] - _ORIGIN) * start.sigma_x,
+            start.center_y + (fitted["centery"] - _ORIGIN) * start.sigma_y,
+            start.center_x + (fitted["centerx"] - _ORIGIN) * start.sigma_x,
         ),
-        sigma_y=found["sigmay"] * start.sigma_y,
-        sigma_x=found["sigmax"] * start.sigma_x,
-        r_squared=1 - float((residual**2).sum() / ((data - data.mean()) ** 2).sum()),
+        sigma_y=fitted["sigmay"] * start.sigma_y,
+        sigma_x=fitted["sigmax"] * start.sigma_x,
+        r_squared=float(result.rsquared),
         standard_errors=GaussianErrors(
             amplitude=errors["amplitude"] * volume,
             height=errors["height"] * scale,
@@ -183,7 +186,7 @@ def _start(data: _Array) -> _Start:
     """Return starting values: of several moment estimates the one with the least squared residual."""
     rows, columns = np.arange(data.shape[0], dtype=np.float64), np.arange(data.shape[1], dtype=np.float64)
     low, high = float(data.min()), float(data.max())
-    best, most = None, 0.0
+    best, most_explained = None, 0.0
     for threshold in (0.0, low, low + 0.25 * (high - low), low + 0.5 * (high - low)):
         weight = np.clip(data - threshold, 0, None)
         total = weight.sum()
@@ -201,8 +204,8 @@ def _start(data: _Array) -> _Start:
                 bell_x = np.exp(-((columns - center_x) ** 2) / (2 * sigma_x**2))
                 # The best height of a given bell is a projection and explains overlap^2 / norm.
                 overlap, norm = float(bell_y @ data @ bell_x), float((bell_y @ bell_y) * (bell_x @ bell_x))
-                if overlap > 0 and norm > 0 and overlap**2 / norm > most:
-                    most = overlap**2 / norm
+                if overlap > 0 and norm > 0 and overlap**2 / norm > most_explained:
+                    most_explained = overlap**2 / norm
                     best = _Start(overlap / norm, center_y, center_x, float(sigma_y), float(sigma_x))
     if best is None:
         raise GaussianFitError("the Gaussian fit cannot start: the map has no positive peak")

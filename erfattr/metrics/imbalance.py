@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from erfattr._checks import as_map, check_choice, check_fraction, check_positive_int, describe
+from erfattr._checks import as_map, check_choice, check_not_negative, check_positive_int, describe
+from erfattr.metrics.ranking import first_pixels
 
 
-def imbalance_index(map: Any, order: int = 1, normalize: str = "none") -> Tensor:  # noqa: A002
+def imbalance_index(sensitivity_map: Any, order: int = 1, normalize: str = "none") -> Tensor:
     r"""Measure pixel sensitivity imbalance: mean absolute difference of neighbouring pixels.
 
     For a map R of H rows and W columns, eq. 4 (``order=1``, first differences) and eq. 5 (``order=2``, second
@@ -31,7 +32,7 @@ def imbalance_index(map: Any, order: int = 1, normalize: str = "none") -> Tensor
     numbers of images are not comparable.
 
     Args:
-        map: sensitivity map(s), shape (..., H, W), at least ``order + 1`` pixels high and wide.
+        sensitivity_map: one map or several, shape (..., H, W), at least ``order + 1`` pixels high and wide.
         order: 1 for eq. 4, 2 for eq. 5.
         normalize: "none" for R itself, "mean" for each map divided by its own mean.
 
@@ -41,9 +42,9 @@ def imbalance_index(map: Any, order: int = 1, normalize: str = "none") -> Tensor
         "mean".
 
     Raises:
-        TypeError: ``map`` is not a tensor, array or nested list of real numbers.
-        ValueError: ``map`` has fewer than two axes, too few pixels or values that are not finite; ``order``
-            or ``normalize`` is none of the choices; the mean to divide by is not positive.
+        TypeError: ``sensitivity_map`` is not a tensor, array or nested list of real numbers.
+        ValueError: ``sensitivity_map`` has fewer than two axes, too few pixels or values that are not finite;
+            ``order`` or ``normalize`` is none of the choices; the mean to divide by is not positive.
 
     Example:
         Rows 1, 0, 1, 0: along a row every step is 1 (12 of them), down a column every step is 0 (12 too).
@@ -60,13 +61,13 @@ def imbalance_index(map: Any, order: int = 1, normalize: str = "none") -> Tensor
     References:
         B. J. Kim et al.: Dead Pixel Test Using Effective Receptive Field, eq. 4 and 5.
     """
-    maps = as_map("map", map, batched=True).double()
+    maps = as_map("sensitivity_map", sensitivity_map, batched=True).double()
     check_choice("order", order, (1, 2))
     check_choice("normalize", normalize, ("none", "mean"))
     height, width = maps.shape[-2:]
     if min(height, width) <= order:
         raise ValueError(
-            f"map: expected at least {order + 1} x {order + 1} pixels for order={order},"
+            f"sensitivity_map: expected at least {order + 1} x {order + 1} pixels for order={order},"
             f" got {height} x {width}"
         )
     if normalize == "mean":
@@ -77,24 +78,25 @@ def imbalance_index(map: Any, order: int = 1, normalize: str = "none") -> Tensor
     return (down.sum(dim=(-2, -1)) + across.sum(dim=(-2, -1))) / terms
 
 
-def strong_pixels(map: Any, fraction: float) -> Tensor:  # noqa: A002
-    """Mark the strongest pixels of a map: exactly ``round(fraction * H * W)`` of them.
+def strong_pixels(sensitivity_map: Any, fraction: float) -> Tensor:
+    """Mark the strongest pixels of a map: exactly ``fraction * H * W`` of them, rounded, a half up.
 
-    Equal values are ranked by position, row by row from the top left, so the mask is the same on every
-    machine. The mask says which pixels rank highest, not that they are much stronger than the others: that
-    is what :func:`imbalance_index` and :func:`phase_contrast` are for.
+    Equal values are ranked by position, row by row from the top left, and the product is rounded as
+    :func:`~erfattr.metrics.ranking.pixel_count` says, so the mask is the same on every machine. The mask says
+    which pixels rank highest, not that they are much stronger than the others: that is what
+    :func:`imbalance_index` and :func:`phase_contrast` are for.
 
     Args:
-        map: sensitivity map, shape (H, W), any sign and scale.
+        sensitivity_map: the map, shape (H, W), any sign and scale.
         fraction: share of the pixels to mark, in (0, 1].
 
     Returns:
         bool tensor of shape (H, W) on the map's device, True at the strongest pixels.
 
     Raises:
-        TypeError: ``map`` or ``fraction`` is not numeric.
-        ValueError: ``map`` is not (H, W) or not finite, or constant (no pixel is stronger than another);
-            ``fraction`` is outside (0, 1] or so small that it rounds to no pixel.
+        TypeError: ``sensitivity_map`` or ``fraction`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W) or not finite, or constant (no pixel is stronger than
+            another); ``fraction`` is outside (0, 1] or so small that it rounds to no pixel.
 
     Example:
         >>> import torch
@@ -102,26 +104,26 @@ def strong_pixels(map: Any, fraction: float) -> Tensor:  # noqa: A002
         tensor([[False,  True],
                 [False,  True]])
     """
-    return _ranked_pixels(map, fraction, descending=True)
+    return first_pixels(_uneven(sensitivity_map), fraction)
 
 
-def weak_pixels(map: Any, fraction: float) -> Tensor:  # noqa: A002
-    """Mark the weakest pixels of a map: exactly ``round(fraction * H * W)`` of them.
+def weak_pixels(sensitivity_map: Any, fraction: float) -> Tensor:
+    """Mark the weakest pixels of a map: exactly ``fraction * H * W`` of them, rounded, a half up.
 
     The twin of :func:`strong_pixels`; equal values are ranked by position here too, row by row from the top
     left. A weak pixel is not a dead one: the mask marks this many pixels however sensitive they are.
 
     Args:
-        map: sensitivity map, shape (H, W), any sign and scale.
+        sensitivity_map: the map, shape (H, W), any sign and scale.
         fraction: share of the pixels to mark, in (0, 1].
 
     Returns:
         bool tensor of shape (H, W) on the map's device, True at the weakest pixels.
 
     Raises:
-        TypeError: ``map`` or ``fraction`` is not numeric.
-        ValueError: ``map`` is not (H, W) or not finite, or constant; ``fraction`` is outside (0, 1] or so
-            small that it rounds to no pixel.
+        TypeError: ``sensitivity_map`` or ``fraction`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W) or not finite, or constant; ``fraction`` is outside
+            (0, 1] or so small that it rounds to no pixel.
 
     Example:
         >>> import torch
@@ -129,10 +131,10 @@ def weak_pixels(map: Any, fraction: float) -> Tensor:  # noqa: A002
         tensor([[ True, False],
                 [False, False]])
     """
-    return _ranked_pixels(map, fraction, descending=False)
+    return first_pixels(_uneven(sensitivity_map), fraction, strongest=False)
 
 
-def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A002
+def phase_profile(sensitivity_map: Any, period: int | tuple[int, int]) -> Tensor:
     r"""Fold a map by pixel index modulo the stride: the repeating pattern without the envelope under it.
 
     The map is divided by its local mean and the quotient averaged over all pixels of the same phase,
@@ -156,7 +158,7 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
     phase).
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, at least one period high and wide.
+        sensitivity_map: the map, shape (H, W), not negative, at least one period high and wide.
         period: the network's total stride in pixels, or (vertical, horizontal).
 
     Returns:
@@ -164,9 +166,9 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
         the pixels (y, x) with y mod period = a and x mod period = b; 1 everywhere means no pattern.
 
     Raises:
-        TypeError: ``map`` is not numeric; ``period`` is not an integer or two.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere, smaller than the period, or zero
-            around every pixel of some phase; ``period`` is below 1.
+        TypeError: ``sensitivity_map`` is not numeric; ``period`` is not an integer or two.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere, smaller than the
+            period, or zero around every pixel of some phase; ``period`` is below 1.
 
     Example:
         The mean of 1, 2, 2, 4 is 9/4, so the pattern is 4/9, 8/9, 8/9, 16/9 of it, whatever the scale.
@@ -177,7 +179,7 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
         tensor([[0.4444, 0.8889],
                 [0.8889, 1.7778]], dtype=torch.float64)
     """
-    values, periods = _map_and_periods(map, period)
+    values, periods = _map_and_periods(sensitivity_map, period)
     around = window_mean(values, periods)
     keep = around > 0
     for axis, (size, steps) in enumerate(zip(values.shape, periods, strict=True)):
@@ -192,7 +194,7 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
     counts = torch.bincount(phase, minlength=bins)
     if bool((counts == 0).any()):
         raise ValueError(
-            f"map: expected mass around some pixel of every phase,"
+            f"sensitivity_map: expected mass around some pixel of every phase,"
             f" got only zeros for {int((counts == 0).sum())} of {bins} phases"
         )
     sums = values.new_zeros(bins).index_add(0, phase, values[keep] / around[keep])
@@ -200,30 +202,30 @@ def phase_profile(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A
     return (profile / profile.mean()).reshape(periods)
 
 
-def local_mean(map: Any, period: int | tuple[int, int]) -> Tensor:  # noqa: A002
+def local_mean(sensitivity_map: Any, period: int | tuple[int, int]) -> Tensor:
     """Average a map over the surroundings of each pixel: its envelope, free of patterns of that period.
 
     Each pixel's value is the mean over all windows of exactly one period that contain it and lie inside the
     map, as `phase_profile` uses it: a periodic map has the same value everywhere.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, at least one period high and wide.
+        sensitivity_map: the map, shape (H, W), not negative, at least one period high and wide.
         period: the network's total stride in pixels, or (vertical, horizontal).
 
     Returns:
         (H, W), float64.
 
     Raises:
-        TypeError: ``map`` is not numeric; ``period`` is not an integer or two.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere, or smaller than the period;
-            ``period`` is below 1.
+        TypeError: ``sensitivity_map`` is not numeric; ``period`` is not an integer or two.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere, or smaller than the
+            period; ``period`` is below 1.
 
     Example:
         >>> import torch
         >>> local_mean(torch.tensor([[1.0, 2.0], [2.0, 4.0]]).repeat(2, 2), period=2)[0]
         tensor([2.2500, 2.2500, 2.2500, 2.2500], dtype=torch.float64)
     """
-    return window_mean(*_map_and_periods(map, period))
+    return window_mean(*_map_and_periods(sensitivity_map, period))
 
 
 def phase_contrast(profile: Any) -> float:
@@ -253,19 +255,18 @@ def phase_contrast(profile: Any) -> float:
     return values.std(correction=0).item()
 
 
-def _map_and_periods(map: Any, period: Any) -> tuple[Tensor, tuple[int, int]]:  # noqa: A002
+def _map_and_periods(sensitivity_map: Any, period: Any) -> tuple[Tensor, tuple[int, int]]:
     """Return a map that is not negative, and a period that fits into it, both checked."""
-    values = as_map("map", map).double()
+    values = as_map("sensitivity_map", sensitivity_map).double()
     periods = (period, period) if not isinstance(period, tuple) else period
     if len(periods) != 2:
         raise TypeError(f"period: expected an integer or (vertical, horizontal), got {describe(period)}")
     for steps in periods:
         check_positive_int("period", steps)
-    if bool((values < 0).any()):
-        raise ValueError(f"map: expected no negative values, got a minimum of {values.min().item():g}")
+    check_not_negative("sensitivity_map", values)
     if values.shape[0] < periods[0] or values.shape[1] < periods[1]:
         raise ValueError(
-            f"map: expected at least one period of {periods[0]} x {periods[1]} pixels,"
+            f"sensitivity_map: expected at least one period of {periods[0]} x {periods[1]} pixels,"
             f" got {values.shape[0]} x {values.shape[1]}"
         )
     return values, periods
@@ -275,27 +276,21 @@ def _positive_mean(maps: Tensor) -> Tensor:
     """Return the mean of each map, kept as (..., 1, 1), or raise where it cannot be divided by."""
     means = maps.mean(dim=(-2, -1), keepdim=True)
     if not bool((means > 0).all()):
-        raise ValueError(f'map: expected a positive mean for normalize="mean", got {means.min().item():g}')
+        raise ValueError(
+            f'sensitivity_map: expected a positive mean for normalize="mean", got {means.min().item():g}'
+        )
     return means
 
 
-def _ranked_pixels(map: Any, fraction: float, *, descending: bool) -> Tensor:  # noqa: A002
-    """Return the mask of the first ``round(fraction * H * W)`` pixels in order of value, then position."""
-    values = as_map("map", map)
-    check_fraction("fraction", fraction)
-    if bool((values == values[0, 0]).all()):
+def _uneven(sensitivity_map: Any) -> Tensor:
+    """Return a map, or raise where no pixel ranks before another."""
+    values = as_map("sensitivity_map", sensitivity_map)
+    first = values[0, 0]
+    if bool((values == first).all()):
         raise ValueError(
-            f"map: expected pixels of different strength, got {values[0, 0].item():g} everywhere"
+            f"sensitivity_map: expected pixels of different strength, got {first.item():g} everywhere"
         )
-    count = round(fraction * values.numel())
-    if count == 0:
-        raise ValueError(
-            f"fraction: expected at least one pixel of {values.shape[0]} x {values.shape[1]}, got {fraction}"
-        )
-    order = torch.sort(values.flatten(), descending=descending, stable=True).indices
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[order[:count]] = True
-    return mask.reshape(values.shape)
+    return values
 
 
 def window_mean(values: Tensor, periods: tuple[int, int]) -> Tensor:

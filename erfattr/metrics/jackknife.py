@@ -1,9 +1,13 @@
-"""Jackknife over the groups of a map's statistics: what estimators with standard errors share."""
+"""Noise of an estimate: measured by a jackknife over a map's groups of images, and held back.
+
+Squares and products can be estimated without bias, by products of different groups; they may come out
+negative. What is wanted is their root, and of a noisy value the share that is not noise.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +17,21 @@ from erfattr.metrics.statistics import MapStatistics
 
 # A jackknife leaves one group out, and a product of two groups needs two that are left.
 FEWEST_GROUPS = 3
+
+
+class SignedRoot(NamedTuple):
+    """The root of a square that was estimated, with the square's sign.
+
+    Attributes:
+        value: sign(square) * sqrt(|square|).
+        standard_error: One standard deviation of ``value``.
+        influence: Each group's part in the standard error, (G,): the root of their sum of squares is the
+            error.
+    """
+
+    value: float
+    standard_error: float
+    influence: Tensor
 
 
 def group_sums(name: str, stats: Any) -> tuple[Tensor, Tensor]:
@@ -35,19 +54,44 @@ def group_sums(name: str, stats: Any) -> tuple[Tensor, Tensor]:
     return means * sizes[:, None, None], sizes
 
 
-def influence(whole: Tensor, without: Tensor, sizes: Tensor) -> Tensor:
-    """Return each group's share in the error: the root of the sum of squares is the jackknife's error.
+def with_and_without(values: Tensor) -> Tensor:
+    """Return the sum over the first axis, and below it the sums without each one."""
+    total = values.sum(0, keepdim=True)
+    return torch.cat([total, total - values])
 
-    Delete-m jackknife for groups of unequal size; ``whole`` of any shape, ``without`` with a first axis more.
+
+def pseudo_values(whole: Tensor, without: Tensor, sizes: Tensor) -> Tensor:
+    """Return h whole - (h - 1) without, with h = n / size: as if each group had given a value of its own.
+
+    Args:
+        whole: The estimate from all groups, of any shape.
+        without: The estimates without each group, with a first axis more, (G, ...).
+        sizes: Images of each group, (G,).
     """
-    weight = (sizes.sum() / sizes).reshape(-1, *[1] * whole.ndim)
-    joined = len(sizes) * whole - ((1 - 1 / weight) * without).sum(0)
-    pseudo = weight * whole - (weight - 1) * without
-    return (pseudo - joined) / (len(sizes) * (weight - 1)).sqrt()
+    h = _inverse_shares(sizes, whole)
+    return h * whole - (h - 1) * without
+
+
+def influence(whole: Tensor, without: Tensor, sizes: Tensor) -> Tensor:
+    """Return each group's part in the error, (G, ...): delete-m jackknife for groups of unequal size.
+
+    The arguments are those of `pseudo_values`; Busing et al. 1999, eq. 8.
+    """
+    h = _inverse_shares(sizes, whole)
+    joined = len(sizes) * whole - ((1 - 1 / h) * without).sum(0)
+    return (pseudo_values(whole, without, sizes) - joined) / (len(sizes) * (h - 1)).sqrt()
+
+
+def standard_error(whole: Tensor, without: Tensor, sizes: Tensor) -> Tensor:
+    """Return one standard deviation of ``whole``; the arguments are those of `pseudo_values`."""
+    return influence(whole, without, sizes).square().sum(0).sqrt()
 
 
 def mean_product(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean product of two different rows, of all rows and without each one."""
+    """Return the mean product of two different rows, of all rows and without each one.
+
+    To it, noise that is independent between the rows adds nothing on average.
+    """
     count = len(rows)
     products = rows @ rows.T / rows.shape[1]
     products.fill_diagonal_(0)
@@ -56,15 +100,44 @@ def mean_product(rows: Tensor) -> tuple[Tensor, Tensor]:
     return total / (count * (count - 1)), without
 
 
-def signed_root(square: float) -> float:
-    return math.copysign(math.sqrt(abs(square)), square)
+def signed_root(square: Tensor, without: Tensor, sizes: Tensor) -> SignedRoot:
+    """Return the root of an estimated square, which keeps the square's sign, and its standard error.
 
+    The error is half of what two errors of the square towards zero take away from the root. Far from zero
+    that is error / (2 root). Near zero this formula would make the ratio of root and error twice that of the
+    square and its error, so chance would look significant.
 
-def error_of_root(square: float, error: float) -> float:
-    """Return one standard error of the signed root: half of what two errors towards zero take away.
-
-    Far from zero: error / (2 root). Near zero that formula would make the ratio of root and error twice
-    that of the square and its error, so chance would look significant.
+    Args:
+        square: The square from all groups, a scalar.
+        without: The squares without each group, (G,).
+        sizes: Images of each group, (G,).
     """
-    size = abs(square)
-    return (math.sqrt(size) - signed_root(size - 2 * error)) / 2
+    parts = influence(square, without, sizes)
+    error_of_square = parts.square().sum().sqrt().item()
+    size = abs(square.item())
+    error = (math.sqrt(size) - _signed_sqrt(size - 2 * error_of_square)) / 2
+    # The parts add up to the square's error, and are scaled to add up to the root's.
+    ratio = error / error_of_square if error_of_square else 0.0
+    return SignedRoot(_signed_sqrt(square.item()), error, parts * ratio)
+
+
+def signal_share(signal: Tensor, noise: Tensor) -> Tensor:
+    """Return signal / (signal + noise), Wiener's factor: what a noisy value is multiplied by.
+
+    Args:
+        signal: Mean square of what is wanted, not negative.
+        noise: Mean square of the error, not negative.
+
+    Returns:
+        In [0, 1]; 0 where there is neither.
+    """
+    return signal / (signal + noise).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _inverse_shares(sizes: Tensor, whole: Tensor) -> Tensor:
+    """Return h = n / size of each group, with as many axes behind it as an estimate has."""
+    return (sizes.sum() / sizes).reshape(-1, *[1] * whole.ndim)
+
+
+def _signed_sqrt(square: float) -> float:
+    return math.copysign(math.sqrt(abs(square)), square)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from erfattr._checks import Mode, as_map, check_choice
 from erfattr.metrics.imbalance import local_mean, phase_profile
+from erfattr.metrics.jackknife import signal_share
 from erfattr.metrics.significance import estimate_phase_profile
 from erfattr.metrics.statistics import MapStatistics
 
@@ -116,27 +117,25 @@ def read_relief(sensitivity_map: Any, mode: Mode, period: Period | None) -> Reli
         # Beyond the receptive field nothing is known, and nothing is to be divided.
         seen = envelope > 0
         envelope = torch.where(seen, envelope, 1.0)
-        ratio = torch.where(seen, values / envelope, 1.0)
-        return Relief(_without_noise(ratio, statistics, envelope), size, repeats=False)
+        rho = torch.where(seen, values / envelope, 1.0)
+        return Relief(_without_noise(rho, statistics, envelope), size, repeats=False)
     if statistics is None:
         return Relief(phase_profile(values, period), size, repeats=True)
     estimate = estimate_phase_profile(statistics, period)
     return Relief(_shrunk(estimate.profile, estimate.standard_error), size, repeats=True)
 
 
-def _without_noise(ratio: Tensor, statistics: MapStatistics | None, scale: Tensor) -> Tensor:
+def _without_noise(rho: Tensor, statistics: MapStatistics | None, scale: Tensor) -> Tensor:
     """Hold back the noise of a map that was divided by ``scale``, where it is known."""
     if statistics is None:
-        return ratio
+        return rho
     if statistics.n_images < 2:
         raise ValueError("sensitivity_map: expected statistics of at least 2 images, got 1")
-    return _shrunk(ratio, statistics.standard_error / scale)
+    return _shrunk(rho, statistics.standard_error / scale)
 
 
-def _shrunk(ratio: Tensor, standard_error: Tensor) -> Tensor:
+def _shrunk(rho: Tensor, s: Tensor) -> Tensor:
     """Draw each value towards 1 by the share of noise in its deviation."""
-    deviation, noise = ratio - 1, standard_error.square()
-    variance = (deviation.square() - noise).mean().clamp_min(0)
-    # Neither deviation nor noise: nothing to draw.
-    total = (variance + noise).clamp_min(torch.finfo(torch.float64).tiny)
-    return 1 + deviation * variance / total
+    # What the deviations have beyond their noise, on average over the map.
+    tau_squared = ((rho - 1).square() - s.square()).mean().clamp_min(0)
+    return 1 + (rho - 1) * signal_share(tau_squared, s.square())

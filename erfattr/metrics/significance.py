@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
-from erfattr._checks import check_fraction, check_positive_int
+from erfattr._checks import check_fraction, check_not_negative, check_positive_int
 from erfattr.metrics.imbalance import phase_contrast, phase_profile
-from erfattr.metrics.jackknife import error_of_root, group_sums, influence, mean_product, signed_root
+from erfattr.metrics.jackknife import group_sums, mean_product, pseudo_values, signed_root, standard_error
 from erfattr.metrics.statistics import MapStatistics
 
 
@@ -87,12 +86,13 @@ def dead_pixels(
         Y. Benjamini and Y. Hochberg: Controlling the false discovery rate. Journal of the Royal Statistical
         Society B 57, 1995.
     """
+    from scipy.stats import false_discovery_control
+
     check_fraction("ratio", ratio)
     check_fraction("fdr", fdr)
     check_positive_int("neighborhood", neighborhood)
     sums, sizes = group_sums("stats", stats)
-    if bool((stats.mean < 0).any()):
-        raise ValueError(f"stats: expected no negative values, got a minimum of {stats.mean.min().item():g}")
+    check_not_negative("stats", stats.mean)
     smaller = min(stats.mean.shape)
     if neighborhood % 2 == 0 or not 3 <= neighborhood <= smaller:
         raise ValueError(
@@ -105,12 +105,13 @@ def dead_pixels(
     weights = (sizes / sizes.sum())[:, None, None]
     difference = (weights * differences).sum(0)
     variance = (weights * (differences - difference) ** 2).sum(0) / (len(sizes) - 1)
-    error = (_window_sum(variance[None], neighborhood) / inside)[0].sqrt()
+    s = (_window_sum(variance[None], neighborhood) / inside)[0].sqrt()
     # Without any noise the sign decides; what is equal to rounding is equal.
     tiny = 1e-12 * stats.mean.max()
     certain = torch.where(difference < -tiny, -torch.inf, torch.inf)
-    z = torch.where(error > tiny, difference / error, certain)
-    adjusted = false_discovery_control(norm.cdf(z.flatten().numpy()), method="bh")
+    z = torch.where(s > tiny, difference / s, certain)
+    p_values = torch.special.ndtr(z).flatten().numpy()
+    adjusted = false_discovery_control(p_values, method="bh")
     return torch.from_numpy(adjusted <= fdr).reshape(z.shape) & (difference < 0)
 
 
@@ -143,26 +144,24 @@ def estimate_phase_profile(stats: MapStatistics, period: int | tuple[int, int]) 
     """
     sums, sizes = group_sums("stats", stats)
     profile = phase_profile(stats.mean, period)
-    n = sizes.sum()
     total = sums.sum(0)
     # Rounding must not make a zero negative where one group alone had the mass.
     without = torch.stack(
         [
-            phase_profile(((total - one) / (n - size)).clamp_min(0), period)
-            for one, size in zip(sums, sizes, strict=True)
+            phase_profile(((total - group_sum) / (sizes.sum() - size)).clamp_min(0), period)
+            for group_sum, size in zip(sums, sizes, strict=True)
         ]
     )
-    weight = (n / sizes)[:, None, None]
-    pseudo = weight * profile - (weight - 1) * without
-    square, left_out = mean_product((pseudo - 1).flatten(1))
-    spread = influence(square, left_out, torch.ones(len(left_out), dtype=torch.float64))
+    square, squares_without = mean_product((pseudo_values(profile, without, sizes) - 1).flatten(1))
+    # Pseudo-values count alike, whatever the sizes of their groups.
+    root = signed_root(square, squares_without, torch.ones_like(sizes))
     return PhaseEstimate(
-        profile,
-        influence(profile, without, sizes).square().sum(0).sqrt(),
-        phase_contrast(profile),
-        signed_root(square.item()),
-        error_of_root(square.item(), spread.square().sum().sqrt().item()),
-        stats.n_images,
+        profile=profile,
+        standard_error=standard_error(profile, without, sizes),
+        contrast=phase_contrast(profile),
+        corrected_contrast=root.value,
+        contrast_standard_error=root.standard_error,
+        n_images=stats.n_images,
     )
 
 

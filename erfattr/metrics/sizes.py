@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from erfattr._checks import as_map, as_numbers, as_point, check_fraction
+from erfattr._checks import as_map, as_numbers, as_point, check_fraction, check_not_negative
 
 _Array = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class SizeScores:
 
 
 def size_scores(
-    map: Any,  # noqa: A002
+    sensitivity_map: Any,
     center: tuple[float, float],
     *,
     fractions: Sequence[float] = FRACTIONS,
@@ -63,7 +63,7 @@ def size_scores(
     """Return all size scores of a map about a unit's projected centre, for reports.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero.
         center: the unit's projected centre (y, x) in pixels, as ``ReceptiveField.center`` gives it.
         fractions: for :func:`mass_squares` and :func:`replknet_area_ratio`, each in (0, 1].
         radii: for :func:`radial_mass`, in pixels, each at least 0.
@@ -72,7 +72,7 @@ def size_scores(
         :class:`SizeScores`.
 
     Raises:
-        TypeError: ``map``, ``center``, ``fractions`` or ``radii`` is not numeric.
+        TypeError: ``sensitivity_map``, ``center``, ``fractions`` or ``radii`` is not numeric.
         ValueError: as the functions gathered here.
 
     Example:
@@ -83,19 +83,19 @@ def size_scores(
     """
     return SizeScores(
         center=as_point("center", center),
-        shape=_mass("map", map).shape,
-        centroid=centroid(map),
-        centroid_offset=centroid_offset(map, center),
+        shape=_mass(sensitivity_map).shape,
+        centroid=centroid(sensitivity_map),
+        centroid_offset=centroid_offset(sensitivity_map, center),
         fractions=tuple(float(fraction) for fraction in fractions),
-        mass_squares=mass_squares(map, center, fractions),
+        mass_squares=mass_squares(sensitivity_map, center, fractions),
         radii=tuple(float(radius) for radius in radii),
-        radial_mass=radial_mass(map, center, radii),
-        replknet_area_ratio=replknet_area_ratio(map, fractions),
+        radial_mass=radial_mass(sensitivity_map, center, radii),
+        replknet_area_ratio=replknet_area_ratio(sensitivity_map, fractions),
     )
 
 
 def mass_squares(
-    map: Any,  # noqa: A002
+    sensitivity_map: Any,
     center: tuple[float, float],
     fractions: Sequence[float] = FRACTIONS,
 ) -> tuple[float, ...]:
@@ -105,11 +105,10 @@ def mass_squares(
     pixels whose centres lie at most r away along both axes, and r grows through the distances that occur. So
     the side 2 r + 1 is 1, 3, 5, ... for a centre on a pixel, 2, 4, 6, ... for one between four pixels, and
     any real number elsewhere. Parts of the square outside the image hold nothing and still count in the side.
-    The score
-    does not depend on the map's scale, and not on the image size unless the image cuts the map off.
+    The score does not depend on the map's scale, and not on the image size unless the image cuts the map off.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero.
         center: the unit's projected centre (y, x) in pixels; it may be fractional or outside the image. Not
             the image centre: measured from there, the square grows by twice the distance between the two.
         fractions: shares of the mass, each in (0, 1].
@@ -118,9 +117,9 @@ def mass_squares(
         One side in pixels for each fraction.
 
     Raises:
-        TypeError: ``map``, ``center`` or ``fractions`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
-            finite numbers; ``fractions`` is empty or has a number outside (0, 1].
+        TypeError: ``sensitivity_map``, ``center`` or ``fractions`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere or all zero; ``center``
+            is not two finite numbers; ``fractions`` is empty or has a number outside (0, 1].
 
     Example:
         Squares of 1, 3 and 5 pixels hold 1, 9 and 25 of 25 equal pixels.
@@ -131,7 +130,7 @@ def mass_squares(
         >>> mass_squares(torch.ones(4, 4), center=(1.5, 1.5), fractions=(0.25, 0.26))
         (2.0, 4.0)
     """
-    mass = _mass("map", map)
+    mass = _mass(sensitivity_map)
     center_y, center_x = as_point("center", center)
     wanted = as_numbers("fractions", fractions)
     for fraction in wanted:
@@ -146,7 +145,7 @@ def mass_squares(
 
 
 def radial_mass(
-    map: Any,  # noqa: A002
+    sensitivity_map: Any,
     center: tuple[float, float],
     radii: Sequence[float] = RADII,
 ) -> tuple[float, ...]:
@@ -156,7 +155,7 @@ def radial_mass(
     depend on the map's scale.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero.
         center: the unit's projected centre (y, x) in pixels.
         radii: distances in pixels, each at least 0.
 
@@ -164,9 +163,9 @@ def radial_mass(
         One share in [0, 1] for each radius.
 
     Raises:
-        TypeError: ``map``, ``center`` or ``radii`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
-            finite numbers; ``radii`` is empty or has a negative or non-finite number.
+        TypeError: ``sensitivity_map``, ``center`` or ``radii`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere or all zero; ``center``
+            is not two finite numbers; ``radii`` is empty or has a negative or non-finite number.
 
     Example:
         A pixel and its four neighbours are 5 of 25.
@@ -175,7 +174,7 @@ def radial_mass(
         >>> radial_mass(torch.ones(5, 5), center=(2, 2), radii=(0, 1, 10))
         (0.04, 0.2, 1.0)
     """
-    mass = _mass("map", map)
+    mass = _mass(sensitivity_map)
     center_y, center_x = as_point("center", center)
     wanted = as_numbers("radii", radii)
     if min(wanted) < 0:
@@ -186,47 +185,47 @@ def radial_mass(
     return tuple(min(float(mass[distance <= radius].sum() / total), 1.0) for radius in wanted)
 
 
-def centroid(map: Any) -> tuple[float, float]:  # noqa: A002
+def centroid(sensitivity_map: Any) -> tuple[float, float]:
     """Return the centre of mass (y, x) of a map, in pixels with pixel centres at integers.
 
     An envelope cut off by the image border pulls the centroid inwards;
     :func:`~erfattr.metrics.gaussian_fit.fit_gaussian` has a centre too, which a cut does not move.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero.
 
     Returns:
         (y, x), inside the image.
 
     Raises:
-        TypeError: ``map`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero.
+        TypeError: ``sensitivity_map`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere or all zero.
 
     Example:
         >>> import torch
         >>> centroid(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
         (0.75, 1.5)
     """
-    mass = _mass("map", map)
-    total = mass.sum()
-    rows, columns = np.arange(mass.shape[0]), np.arange(mass.shape[1])
-    return float(mass.sum(axis=1) @ rows / total), float(mass.sum(axis=0) @ columns / total)
+    from scipy.ndimage import center_of_mass
+
+    y, x = center_of_mass(_mass(sensitivity_map))
+    return float(y), float(x)
 
 
-def centroid_offset(map: Any, center: tuple[float, float]) -> tuple[float, float]:  # noqa: A002
+def centroid_offset(sensitivity_map: Any, center: tuple[float, float]) -> tuple[float, float]:
     """Return how far a map's centre of mass lies from the unit's projected centre: centroid minus center.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero.
         center: the unit's projected centre (y, x) in pixels.
 
     Returns:
         (y, x) in pixels; positive is below and to the right of the projected centre.
 
     Raises:
-        TypeError: ``map`` or ``center`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``center`` is not two
-            finite numbers.
+        TypeError: ``sensitivity_map`` or ``center`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere or all zero; ``center``
+            is not two finite numbers.
 
     Example:
         >>> import torch
@@ -234,11 +233,13 @@ def centroid_offset(map: Any, center: tuple[float, float]) -> tuple[float, float
         (0.75, 0.5)
     """
     center_y, center_x = as_point("center", center)
-    y, x = centroid(map)
+    y, x = centroid(sensitivity_map)
     return y - center_y, x - center_x
 
 
-def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tuple[AreaRatio, ...]:  # noqa: A002
+def replknet_area_ratio(
+    sensitivity_map: Any, thresholds: Sequence[float] = FRACTIONS
+) -> tuple[AreaRatio, ...]:
     r"""Return RepLKNet's "high-contribution area ratio", for comparison with published tables only.
 
     The scores S = log10(R + 1) / max log10(R + 1) are summed over squares of 2 i + 1 pixels about the image's
@@ -252,7 +253,7 @@ def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tu
     wherever the unit sits. Use :func:`mass_squares` for everything else.
 
     Args:
-        map: sensitivity map, shape (H, W), not negative, not all zero. Its scale matters.
+        sensitivity_map: the map, shape (H, W), not negative, not all zero. Its scale matters.
         thresholds: shares of the log-scaled sum, each in (0, 1].
 
     Returns:
@@ -260,9 +261,9 @@ def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tu
         enough.
 
     Raises:
-        TypeError: ``map`` or ``thresholds`` is not numeric.
-        ValueError: ``map`` is not (H, W), not finite, negative somewhere or all zero; ``thresholds`` is empty
-            or has a number outside (0, 1].
+        TypeError: ``sensitivity_map`` or ``thresholds`` is not numeric.
+        ValueError: ``sensitivity_map`` is not (H, W), not finite, negative somewhere or all zero;
+            ``thresholds`` is empty or has a number outside (0, 1].
 
     Example:
         9 of 49 equal pixels are 18 %, 25 are 51 %.
@@ -275,7 +276,7 @@ def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tu
         X. Ding et al.: Scaling Up Your Kernels to 31x31, CVPR 2022;
         https://github.com/DingXiaoH/RepLKNet-pytorch, erf/analyze_erf.py.
     """
-    mass = _mass("map", map)
+    mass = _mass(sensitivity_map)
     wanted = as_numbers("thresholds", thresholds)
     for threshold in wanted:
         check_fraction("thresholds", threshold)
@@ -294,11 +295,11 @@ def replknet_area_ratio(map: Any, thresholds: Sequence[float] = FRACTIONS) -> tu
     return tuple(ratios)
 
 
-def _mass(name: str, value: Any) -> _Array:
+def _mass(sensitivity_map: Any) -> _Array:
     """Return a map as a float64 array, or raise unless it can be read as a distribution of mass."""
-    mass: _Array = as_map(name, value).detach().cpu().double().numpy()
-    if mass.min() < 0:
-        raise ValueError(f"{name}: expected no negative values, got a minimum of {mass.min():g}")
-    if mass.max() == 0:
-        raise ValueError(f"{name}: expected some mass, got a map of zeros")
+    values = as_map("sensitivity_map", sensitivity_map).detach()
+    check_not_negative("sensitivity_map", values)
+    if not bool(values.any()):
+        raise ValueError("sensitivity_map: expected some mass, got a map of zeros")
+    mass: _Array = values.cpu().double().numpy()
     return mass

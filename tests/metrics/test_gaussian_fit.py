@@ -224,15 +224,19 @@ def test_the_result_is_frozen_and_goes_to_json():
 @pytest.mark.parametrize(
     ("bad", "error", "match"),
     [
-        ("text", TypeError, "map: expected a map"),
-        (torch.rand(2, 8, 8), ValueError, r"map: expected a map of shape \(H, W\)"),
-        (torch.full((8, 8), math.nan), ValueError, "map: expected finite values, got 64"),
-        (torch.rand(2, 9), ValueError, "map: expected at least 3 x 3 pixels, got 2 x 9"),
-        (torch.zeros(9, 9), ValueError, "map: expected a map that is not constant, got 0 everywhere"),
+        ("text", TypeError, "sensitivity_map: expected a map"),
+        (torch.rand(2, 8, 8), ValueError, r"sensitivity_map: expected a map of shape \(H, W\)"),
+        (torch.full((8, 8), math.nan), ValueError, "sensitivity_map: expected finite values, got 64"),
+        (torch.rand(2, 9), ValueError, "sensitivity_map: expected at least 3 x 3 pixels, got 2 x 9"),
+        (
+            torch.zeros(9, 9),
+            ValueError,
+            "sensitivity_map: expected a map that is not constant, got 0 everywhere",
+        ),
         (
             torch.full((9, 9), 0.25),
             ValueError,
-            "map: expected a map that is not constant, got 0.25 everywhere",
+            "sensitivity_map: expected a map that is not constant, got 0.25 everywhere",
         ),
     ],
 )

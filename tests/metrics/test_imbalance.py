@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ def ones_convolution_map(kernel: int, padding: int, size: int = 32, crop: int = 
     return gradient[0, 0, crop:-crop, crop:-crop]
 
 
-def literal_index(map: Tensor, order: int) -> float:  # noqa: A002
+def literal_index(sensitivity_map: Tensor, order: int) -> float:
     """Eq. 4 and 5 written as loops over pixels."""
-    rows = map.tolist()
+    rows = sensitivity_map.tolist()
     height, width = len(rows), len(rows[0])
     total, terms = 0.0, 0
     for y in range(height):
@@ -185,12 +186,23 @@ def test_the_smallest_map_has_an_index(order):
 def test_strong_and_weak_pixels_are_the_top_and_bottom_of_a_plain_sort(height, width, seed, levels, fraction):
     sensitivity = (random_map(height, width, seed=seed) * levels).floor()  # few levels: many ties
     sensitivity[0, 0], sensitivity[0, 1] = -1.0, levels + 1.0
-    count = round(fraction * height * width)
+    # The decimal that is written, times the pixels, a half up: what float multiplication gives depends on its
+    # order (0.3 * 5 * 9 is below 13.5, 0.3 * 45 is not).
+    product = Decimal(repr(fraction)) * height * width
+    count = int(product.quantize(Decimal(1), rounding=ROUND_HALF_UP))
     values = sensitivity.flatten().tolist()
     strongest = sorted(range(len(values)), key=lambda i: (-values[i], i))[:count]
     weakest = sorted(range(len(values)), key=lambda i: (values[i], i))[:count]
     assert strong_pixels(sensitivity, fraction).flatten().nonzero().flatten().tolist() == sorted(strongest)
     assert weak_pixels(sensitivity, fraction).flatten().nonzero().flatten().tolist() == sorted(weakest)
+
+
+def test_halves_of_a_pixel_are_rounded_up_whatever_the_shape():
+    for shape in ((5, 9), (9, 5), (3, 15), (45, 1)):
+        sensitivity = random_map(*shape)
+        assert strong_pixels(sensitivity, 0.3).sum() == 14  # 13.5
+        assert weak_pixels(sensitivity, 0.5).sum() == 23  # 22.5
+        assert strong_pixels(sensitivity, 0.7).sum() == 32  # 31.5, 31.499999999999996 in floating point
 
 
 def test_ties_go_to_the_first_pixels_in_reading_order():
@@ -290,9 +302,9 @@ def test_a_long_period_under_a_gaussian_is_as_near_as_documented():
 # phase_profile: oracle, invariances, limits
 
 
-def literal_profile(map: Tensor, period: int) -> list[list[float]]:  # noqa: A002
+def literal_profile(sensitivity_map: Tensor, period: int) -> list[list[float]]:
     """The docstring in loops: mean over windows inside the map that contain the pixel, then fold."""
-    values = map.numpy()
+    values = sensitivity_map.numpy()
     height, width = values.shape
     margins = [period - 1 if size >= 3 * period - 2 else 0 for size in (height, width)]
     ratios: dict[tuple[int, int], list[float]] = {}
@@ -359,14 +371,26 @@ def test_period_one_and_a_constant_map_have_no_pattern():
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        (("text",), TypeError, "map: expected a map of shape"),
-        ((torch.rand(5),), ValueError, r"map: expected a map of shape .* got shape \(5,\)"),
-        ((torch.tensor([[1.0, math.nan], [0.0, 1.0]]),), ValueError, "map: expected finite values, got 1"),
+        (("text",), TypeError, "sensitivity_map: expected a map of shape"),
+        ((torch.rand(5),), ValueError, r"sensitivity_map: expected a map of shape .* got shape \(5,\)"),
+        (
+            (torch.tensor([[1.0, math.nan], [0.0, 1.0]]),),
+            ValueError,
+            "sensitivity_map: expected finite values, got 1",
+        ),
         ((torch.rand(4, 4), 3), ValueError, "order: expected one of 1, 2, got 3"),
         ((torch.rand(4, 4), 1, "sum"), ValueError, "normalize: expected one of 'none', 'mean', got 'sum'"),
-        ((torch.rand(1, 4),), ValueError, "map: expected at least 2 x 2 pixels for order=1, got 1 x 4"),
-        ((torch.rand(4, 2), 2), ValueError, "map: expected at least 3 x 3 pixels for order=2, got 4 x 2"),
-        ((torch.zeros(4, 4), 1, "mean"), ValueError, "map: expected a positive mean .* got 0"),
+        (
+            (torch.rand(1, 4),),
+            ValueError,
+            "sensitivity_map: expected at least 2 x 2 pixels for order=1, got 1 x 4",
+        ),
+        (
+            (torch.rand(4, 2), 2),
+            ValueError,
+            "sensitivity_map: expected at least 3 x 3 pixels for order=2, got 4 x 2",
+        ),
+        ((torch.zeros(4, 4), 1, "mean"), ValueError, "sensitivity_map: expected a positive mean .* got 0"),
         (
             (torch.stack([torch.ones(4, 4), -torch.ones(4, 4)]), 1, "mean"),
             ValueError,
@@ -383,16 +407,16 @@ def test_imbalance_index_says_what_is_wrong(arguments, error, match):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ((None, 0.5), TypeError, "map: expected a map"),
-        ((torch.rand(2, 4, 4), 0.5), ValueError, r"map: expected a map of shape \(H, W\)"),
+        ((None, 0.5), TypeError, "sensitivity_map: expected a map"),
+        ((torch.rand(2, 4, 4), 0.5), ValueError, r"sensitivity_map: expected a map of shape \(H, W\)"),
         ((torch.rand(4, 4), "half"), TypeError, "fraction: expected a number in"),
         ((torch.rand(4, 4), 0.0), ValueError, "fraction: expected a number in"),
         ((torch.rand(4, 4), 1.5), ValueError, "fraction: expected a number in"),
-        ((torch.rand(4, 4), 0.01), ValueError, "fraction: expected at least one pixel of 4 x 4, got 0.01"),
+        ((torch.rand(4, 4), 0.01), ValueError, "fraction: expected at least one of 16 pixels, got 0.01"),
         (
             (torch.zeros(4, 4), 0.5),
             ValueError,
-            "map: expected pixels of different strength, got 0 everywhere",
+            "sensitivity_map: expected pixels of different strength, got 0 everywhere",
         ),
     ],
 )
@@ -404,13 +428,13 @@ def test_pixel_masks_say_what_is_wrong(function, arguments, error, match):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        (("text", 2), TypeError, "map: expected a map"),
-        ((torch.rand(3, 8, 8), 2), ValueError, r"map: expected a map of shape \(H, W\)"),
-        ((torch.full((8, 8), math.inf), 2), ValueError, "map: expected finite values"),
+        (("text", 2), TypeError, "sensitivity_map: expected a map"),
+        ((torch.rand(3, 8, 8), 2), ValueError, r"sensitivity_map: expected a map of shape \(H, W\)"),
+        ((torch.full((8, 8), math.inf), 2), ValueError, "sensitivity_map: expected finite values"),
         ((torch.rand(8, 8), 2.0), TypeError, "period: expected a positive integer"),
         ((torch.rand(8, 8), (2, 2, 2)), TypeError, "period: expected an integer or"),
         ((torch.rand(8, 8), 0), ValueError, "period: expected a positive integer, got 0"),
-        ((torch.rand(8, 8) - 2, 2), ValueError, "map: expected no negative values"),
+        ((torch.rand(8, 8) - 2, 2), ValueError, "sensitivity_map: expected no negative values"),
         ((torch.rand(31, 64), 32), ValueError, "at least one period of 32 x 32 pixels, got 31 x 64"),
         ((torch.rand(64, 8), (2, 16)), ValueError, "at least one period of 2 x 16 pixels, got 64 x 8"),
         ((torch.zeros(8, 8), 2), ValueError, "got only zeros for 4 of 4 phases"),
@@ -461,11 +485,11 @@ def test_local_mean_is_the_mean_over_all_windows_that_hold_the_pixel(period: int
 
 
 def test_local_mean_refuses_what_the_profile_refuses() -> None:
-    with pytest.raises(ValueError, match="map: expected no negative values"):
+    with pytest.raises(ValueError, match="sensitivity_map: expected no negative values"):
         local_mean(-torch.ones(4, 4), 2)
-    with pytest.raises(ValueError, match="map: expected at least one period"):
+    with pytest.raises(ValueError, match="sensitivity_map: expected at least one period"):
         local_mean(torch.ones(4, 4), 5)
     with pytest.raises(TypeError, match="period: expected an integer or"):
         local_mean(torch.ones(4, 4), (2, 2, 2))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="map: expected a map"):
+    with pytest.raises(TypeError, match="sensitivity_map: expected a map"):
         local_mean("map", 2)

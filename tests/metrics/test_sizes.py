@@ -222,11 +222,15 @@ ABOUT_A_CENTER = [mass_squares, radial_mass, centroid_offset, size_scores]
 @pytest.mark.parametrize(
     ("bad", "error", "match"),
     [
-        ("text", TypeError, "map: expected a map"),
-        (torch.rand(2, 8, 8), ValueError, r"map: expected a map of shape \(H, W\)"),
-        (torch.full((8, 8), math.nan), ValueError, "map: expected finite values"),
-        (torch.rand(8, 8) - 5, ValueError, "map: expected no negative values, got a minimum of -"),
-        (torch.zeros(8, 8), ValueError, "map: expected some mass, got a map of zeros"),
+        ("text", TypeError, "sensitivity_map: expected a map"),
+        (torch.rand(2, 8, 8), ValueError, r"sensitivity_map: expected a map of shape \(H, W\)"),
+        (torch.full((8, 8), math.nan), ValueError, "sensitivity_map: expected finite values"),
+        (
+            torch.rand(8, 8) - 5,
+            ValueError,
+            "sensitivity_map: expected no negative values, got a minimum of -",
+        ),
+        (torch.zeros(8, 8), ValueError, "sensitivity_map: expected some mass, got a map of zeros"),
     ],
 )
 def test_every_score_names_a_bad_map(function, bad, error, match):
