@@ -62,8 +62,9 @@ from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, read_ima
 from erfattr.execution import prepared
 from erfattr.models.checkpoints import load_checkpoint
 from erfattr.models.loading import load_model
+from erfattr.receptive_field.trace import trace_layers
 from erfattr.remedies.variants import make_variant
-from erfattr.robust.pixel_search import Candidates, PixelSpace
+from erfattr.robust.pixel_space import Candidates, PixelSpace
 from erfattr.robust.pixel_trials import Trials
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -258,6 +259,11 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
 # Overhead
 
 
+def folds_of(model: nn.Module, images: Tensor) -> tuple[tuple[str, str], ...]:
+    """Return which batch normalisations can be folded."""
+    return trace_layers(model, {}, (images.shape[2], images.shape[3]), images.shape[1]).folds
+
+
 def scipy_attack(
     model: nn.Module, images: Tensor, labels: Tensor, population: int, generations: int
 ) -> tuple[Tensor, int]:
@@ -265,7 +271,7 @@ def scipy_attack(
 
     Returns success of each image and the number of samples run.
     """
-    quick, _ = prepared(model, Execution(), set())
+    quick, _ = prepared(model, Execution(), folds=folds_of(model, images))
     success, samples, won = [], 0, False
     height, width = images.shape[2:]
     for image, label in zip(images, labels.tolist(), strict=True):
@@ -340,7 +346,7 @@ def overhead(options: argparse.Namespace, photographs: Photographs) -> list[dict
     for text in options.models or ["demo"]:
         name, model = named_model(text)
         images, labels = photographs.right([model], options.block)
-        quick, _ = prepared(model, Execution(), set())
+        quick, _ = prepared(model, Execution(), folds=folds_of(model, images))
         shares, within, others = [], [], []
         for _ in range(options.rounds):
             attack = OnePixelAttack(model, 0.0, 1.0, population_size=40, max_generations=9, seed=options.seed)

@@ -34,7 +34,7 @@ from erfattr.attr.debiased_attribution import debias
 from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from erfattr.metrics.relief import relief
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 
 SIZE = 224
 SHIFTS = (1, 2, 4)

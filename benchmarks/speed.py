@@ -41,6 +41,7 @@ from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelO
 from erfattr._files import write_json
 from erfattr.datasets.photographs import sample_images
 from erfattr.execution import prepared
+from erfattr.receptive_field.trace import trace_layers
 
 OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")
 ROWS = (*OPENERF_ROWS, "loop", "large", "captum", "floor", "three maps", "processes", "memory")
@@ -79,7 +80,8 @@ def captum_batches(model: nn.Module, layer: nn.Module, images: Tensor, batch_siz
 
 def floor(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     """One forward pass up to layer4 and one input gradient a batch, of a folded channels-last copy."""
-    copied, _ = prepared(model, Execution(crop=False), set())
+    folds = trace_layers(model, {}, (images.shape[2], images.shape[3]), images.shape[1]).folds
+    copied, _ = prepared(model, Execution(crop=False), folds=folds)
     copied.requires_grad_(False)
     stages = [
         copied.conv1,

@@ -37,7 +37,7 @@ from .metrics.sizes import SizeScores as SizeScores
 from .metrics.sizes import size_scores as size_scores
 from .metrics.statistics import MapSource as MapSource
 from .metrics.statistics import MapStatistics as MapStatistics
-from .models.loading import demo_model as demo_model
+from .models.demo import demo_model as demo_model
 from .models.loading import load_model as load_model
 from .receptive_field.field import ReceptiveField as ReceptiveField
 from .receptive_field.nan_probe import nan_probe as nan_probe

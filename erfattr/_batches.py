@@ -154,9 +154,20 @@ def _check_images(images: Tensor, first_index: int, shape: tuple[int, int, int] 
 def count_images(inputs: Any, max_examples: int | None) -> int | None:
     """Return how many images will come, as far as it can be known."""
     dataset = getattr(inputs, "dataset", None)
-    total = (
-        len(dataset) if isinstance(dataset, Sized) else len(inputs) if isinstance(inputs, Tensor) else None
-    )
+    total = None
+    if isinstance(dataset, Sized):
+        total = len(dataset)
+    elif _is_batch(inputs):
+        total = len(_images_and_labels(inputs, False)[0])
     if total is None or max_examples is None:
         return total if max_examples is None else max_examples
     return min(total, max_examples)
+
+
+def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
+    """Return further arguments of a model as Captum means them: a tuple is several, anything else is one."""
+    if additional_forward_args is None:
+        return ()
+    return (
+        additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
+    )

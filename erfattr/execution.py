@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from erfattr._checks import Precision, check_choice, describe
-from erfattr._model import evaluating
 from erfattr.remedies.downsampling import AveragedConv2d, BlurredConv2d
 from erfattr.remedies.kernel_padding import PaddedConv2d, PaddedConv2dSame
 
@@ -34,8 +32,8 @@ class Execution:
     caller's model as it is, on whole images.
 
     Attributes:
-        fold: Fold batch normalisations into the convolutions before them, on a private copy, where a symbolic
-            trace proves that nothing else reads the convolution.
+        fold: Fold batch normalisations into the convolutions before them, on a private copy, where the
+            traced operators prove that nothing else reads the convolution.
         channels_last: Lay the copy's weights and the images out channels last.
         crop: Run units whose theoretical receptive field is smaller than the image on the part of the image
             that holds it, aligned with the strides. Only where the traced operators prove it to be the same,
@@ -72,84 +70,100 @@ class Execution:
 
 
 def prepared(
-    model: nn.Module, execution: Execution, keep: Collection[str]
+    model: nn.Module,
+    execution: Execution,
+    keep: Collection[str] = (),
+    *,
+    folds: Iterable[tuple[str, str]] = (),
+    begun: Collection[str] | None = None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return what to run in place of ``model``, and what was done to it, in words.
 
     Args:
-        model: Any module; only read. It is itself returned where nothing is to be done, or where it cannot be
-            copied.
+        model: Any module; only read. It is itself returned where nothing is to be done, or where it cannot
+            be copied.
         execution: What to do.
         keep: Names of layers whose output is wanted as it is: a convolution among them is not folded into.
+        folds: Names of convolutions and of the batch normalisations that alone read them, from a trace
+            (`erfattr.receptive_field.trace.Trace.folds`).
+        begun: Names of the modules that run; the others are not copied. ``None``: all may run.
     """
     dtype = None if execution.precision is None else _DTYPES[execution.precision]
     if not (execution.fold or execution.channels_last or execution.compile or dtype):
         return model, ()
+    if dtype is not None or execution.compile:
+        begun = None
     try:
-        duplicate = copy.deepcopy(model)
+        duplicate = _copied(model, begun)
     except Exception as error:  # whatever a module's own __deepcopy__ or __getstate__ raises
         if dtype is not None:
             raise ValueError(f"precision: expected a model that can be copied, but {error}") from error
         return model, (f"as it is, since it cannot be copied: {error}",)
     done = []
-    duplicate.eval()
+    modules = dict(duplicate.named_modules(remove_duplicate=False))
+    own = modules if begun is None else {name: modules[name] for name in begun}
+    for module in own.values():
+        module.training = False
     if execution.fold:
-        folded = _fold(duplicate, keep)
+        folded = _fold(duplicate, [pair for pair in folds if pair[0] not in keep and set(pair) <= set(own)])
         if folded:
             done.append(f"{folded} batch normalisations folded")
     if dtype is not None:
         duplicate.to(dtype)
         done.append(str(execution.precision))
-    if execution.channels_last and any(type(module) is nn.Conv2d for module in duplicate.modules()):
-        duplicate.to(memory_format=torch.channels_last)
-        done.append("channels last")
+    if execution.channels_last:
+        convolutions = [name for name, module in own.items() if type(module) is nn.Conv2d]
+        # Folding has put other modules under these names.
+        for module in map(duplicate.get_submodule, own):
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if convolutions:
+            done.append("channels last")
     if execution.compile:
         duplicate.compile()
         done.append("compiled")
     return duplicate, tuple(done)
 
 
-class _Tracer(fx.Tracer):
-    """Keeps the package's own convolutions whole, as it keeps PyTorch's."""
+def _copied(model: nn.Module, begun: Collection[str] | None) -> nn.Module:
+    """Return a copy of a module that shares the weights' memory, so that it costs next to nothing.
 
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return type(module) in _CONVOLUTIONS or super().is_leaf_module(module, name)
+    Its parameters take no gradient. Buffers are copied: a forward pass may write to them. Modules that do not
+    run are the caller's own.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter:
+            memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    if begun is not None:
+        running = {id(model.get_submodule(name)) for name in begun}
+        memo |= {id(module): module for module in model.modules() if id(module) not in running}
+    duplicate: nn.Module = copy.deepcopy(model, memo)
+    return duplicate
 
 
-def _fold(model: nn.Module, keep: Collection[str]) -> int:
-    """Fold in place every batch normalisation that provably is the only reader of a convolution."""
-    try:
-        with evaluating(model):
-            graph = _Tracer().trace(model)
-    except Exception:  # tracing runs the model's own code on proxies: anything may be raised
-        return 0
-    modules = dict(model.named_modules(remove_duplicate=False))
-    owners = Counter(id(module) for name, module in modules.items())
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    read = {node.target for node in graph.nodes if node.op == "get_attr"}
+def _fold(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> int:
+    """Fold batch normalisations into the convolutions before them, in place, where the modules allow it."""
     folded = 0
-    for node in graph.nodes:
-        source = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(source, fx.Node) or source.op != "call_module":
-            continue
-        first, second = str(source.target), str(node.target)
-        convolution, normalisation = modules[first], modules[second]
+    for first, second in pairs:
+        convolution: Any = model.get_submodule(first)
+        normalisation = model.get_submodule(second)
         if type(convolution) not in _CONVOLUTIONS or type(normalisation) is not nn.BatchNorm2d:
             continue
-        alone = len(source.users) == 1 and calls[first] == calls[second] == 1
-        shared = owners[id(convolution)] > 1 or owners[id(normalisation)] > 1
-        hooked = any(
-            hooks
-            for module in (convolution, normalisation)
-            for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        )
-        touched = any(name.startswith((f"{first}.", f"{second}.")) for name in read)
-        if not alone or shared or hooked or touched or first in keep or normalisation.running_var is None:
+        # What a hook or a patched forward does beside the operators would be lost.
+        if any(_is_changed(module) for module in (convolution, normalisation)):
+            continue
+        if normalisation.running_var is None:
             continue
         _replace(model, first, fuse_conv_bn_eval(convolution, normalisation))
         _replace(model, second, nn.Identity())
         folded += 1
     return folded
+
+
+def _is_changed(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from erfattr import ERF, DeadPixelMap, Execution, FeatureUnit, SensitivityMaps
 from erfattr.execution import prepared
+from erfattr.receptive_field.trace import trace_layers
 from tests.conftest import randomise_batch_norm
 
 
@@ -29,7 +30,8 @@ class Residual(nn.Module):
 
 
 def computed(model: nn.Module, execution: Execution, images: Tensor, *units: FeatureUnit) -> tuple[str, ...]:
-    return SensitivityMaps(model, units, execution=execution).attribute(images)[0].computed
+    # A loader of unknown length: few images that are known to be few are run on the model as it is.
+    return SensitivityMaps(model, units, execution=execution).attribute([images])[0].computed
 
 
 # --- equality with the plain run
@@ -138,10 +140,10 @@ def test_crop_equals_the_whole_image(
         expected = plain.attribute(images)
     except ValueError as error:  # a unit that reads nothing but padding
         with pytest.raises(ValueError, match=re.escape(str(error))):
-            fast.attribute(images)
+            fast.attribute([images])
         return
     torch.testing.assert_close(
-        fast.attribute(images), expected, rtol=1e-9, atol=1e-11 * float(expected.max())
+        fast.attribute([images]), expected, rtol=1e-9, atol=1e-11 * float(expected.max())
     )
 
 
@@ -151,7 +153,8 @@ def test_crop_equals_the_whole_image(
 def test_what_was_done_is_said(resnet: nn.Module, images: Tensor) -> None:
     done = computed(resnet, Execution(), images, FeatureUnit("layer1", (8, 8)))
     # TRF of layer1: 43 pixels about 32, so rows 11 to 53; aligned to the stride of 4: 8 to 56.
-    assert done == ("20 batch normalisations folded", "channels last", "cropped to 48 x 48 pixels")
+    # Of the 20 batch normalisations five run up to layer1.
+    assert done == ("5 batch normalisations folded", "channels last", "cropped to 48 x 48 pixels")
     assert computed(resnet, Execution(crop=False), images, FeatureUnit("layer1", (8, 8))) == done[:2]
     assert computed(resnet, Execution.plain(), images, FeatureUnit("layer1", (8, 8))) == ()
 
@@ -188,7 +191,7 @@ def test_position_embedding_switches_the_crop_off() -> None:
     assert not any("cropped" in word for word in computed(model, Execution(), images, FeatureUnit("last")))
     expected = ERF(model, "last", rectify="abs", execution=Execution.plain()).attribute(images)
     torch.testing.assert_close(
-        ERF(model, "last", rectify="abs").attribute(images), expected, rtol=1e-9, atol=0
+        ERF(model, "last", rectify="abs").attribute([images]), expected, rtol=1e-9, atol=0
     )
 
 
@@ -208,7 +211,16 @@ def test_squeeze_and_excite_switches_the_crop_off() -> None:
 
 @pytest.mark.parametrize(
     ("change", "folded"),
-    [("none", 2), ("wanted", 1), ("hooked", 1), ("read twice", 1), ("shared", 0), ("untraceable", 0)],
+    [
+        ("none", 2),
+        ("wanted", 1),
+        ("hooked", 1),
+        ("patched", 1),
+        ("patched normalisation", 1),
+        ("read twice", 1),
+        ("shared", 0),
+        ("untraceable", 0),
+    ],
 )
 def test_folding_only_where_it_is_proven(change: str, folded: int) -> None:
     class Net(nn.Module):
@@ -236,12 +248,47 @@ def test_folding_only_where_it_is_proven(change: str, folded: int) -> None:
     randomise_batch_norm(model)
     if change == "hooked":
         model.norm.register_forward_hook(lambda m, a, output: 2 * output)
+    for name in {"patched": ["first"], "patched normalisation": ["norm"]}.get(change, []):
+        module = model.get_submodule(name)
+        module.forward = lambda value, plain=module.forward: 2 * plain(value)  # type: ignore[method-assign]
     images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
-    fast, done = prepared(model, Execution(), {"first"} if change == "wanted" else set())
+    folds = trace_layers(model, {}, (12, 12), 3).folds
+    fast, done = prepared(model, Execution(), {"first"} if change == "wanted" else set(), folds=folds)
     words = (f"{folded} batch normalisations folded",) if folded else ()
     assert done == (*words, "channels last")
     torch.testing.assert_close(fast(images), model(images), rtol=1e-9, atol=1e-12)
     assert fast is not model
+
+
+def test_copy_shares_the_weights_and_takes_only_what_runs(resnet: nn.Module, images: Tensor) -> None:
+    resnet.eval()
+    begun = ["", "conv1", "bn1", "relu", "maxpool", "layer1"]
+    copied, _ = prepared(resnet, Execution(fold=False, channels_last=True), begun=begun)
+    assert copied.conv1 is not resnet.conv1
+    assert copied.layer2 is resnet.layer2
+    assert not copied.conv1.weight.requires_grad
+    assert resnet.conv1.weight.requires_grad
+    assert copied.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert resnet.conv1.weight.is_contiguous()
+    assert copied.bn1.weight.data_ptr() == resnet.bn1.weight.data_ptr()
+    # A forward pass may write to buffers, so those are the copy's own.
+    assert copied.bn1.running_mean.data_ptr() != resnet.bn1.running_mean.data_ptr()
+    torch.testing.assert_close(copied(images), resnet(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("count", "words"), [(3, ()), (4, ("cropped to 48 x 48 pixels",))])
+def test_few_images_are_run_on_the_model_as_it_is(
+    resnet: nn.Module, images: Tensor, count: int, words: tuple[str, ...]
+) -> None:
+    execution = Execution(fold=False, channels_last=False)
+    expected = ERF(resnet, "layer1", (8, 8), execution=Execution.plain()).attribute([images[:count]])
+    result, statistics = ERF(resnet, "layer1", (8, 8), execution=execution).attribute(
+        images[:count], return_statistics=True
+    )
+    assert statistics.computed == words
+    assert statistics.source is not None
+    assert statistics.source.center == (32.0, 32.0)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11 * float(expected.max()))
 
 
 def test_model_that_cannot_be_copied_runs_as_it_is(images: Tensor) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from erfattr.receptive_field.field import ReceptiveField
-from erfattr.receptive_field.trace import receptive_fields
+from erfattr.receptive_field.trace import Trace
 
 Unit = tuple[int, int]
 
@@ -38,10 +36,9 @@ class Cone:
 
 
 def find_cone(
-    model: nn.Module,
     wanted: Sequence[tuple[str, Unit]],
-    fields: Mapping[str, ReceptiveField],
-    in_channels: int,
+    whole: Trace,
+    traced: Callable[[tuple[int, int]], Trace],
 ) -> Cone | None:
     """Return the smallest aligned crop on which every wanted unit computes what it does on the whole image.
 
@@ -51,15 +48,14 @@ def find_cone(
     cones. That the units of the crop read the same pixels is not assumed but traced a second time.
 
     Args:
-        model: The network.
         wanted: Layer and unit of each.
-        fields: Of every layer of ``model``, for the whole image.
-        in_channels: Of the images.
+        whole: The trace of the layers for the whole image.
+        traced: Gives the trace for an image of another size.
 
     Returns:
         The crop; ``None`` where a unit sees (nearly) the whole image or where sameness is not proven.
     """
-    chosen = [fields.get(layer) for layer, _ in wanted]
+    chosen = [whole.fields.get(layer) for layer, _ in wanted]
     known = [field for field in chosen if field is not None and _local(field)]
     if len(known) < len(wanted):
         return None
@@ -67,9 +63,7 @@ def find_cone(
     if any(box[2] < box[0] or box[3] < box[1] for box in boxes):
         return None
     height, width = known[0].input_size
-    names = list(fields)
-    before = names[: max(names.index(layer) for layer, _ in wanted) + 1]
-    steps = [_alignment(fields[name].stride[axis] for name in before) for axis in (0, 1)]
+    steps = [_alignment(stride[axis] for stride in whole.strides) for axis in (0, 1)]
     rows = _aligned(min(box[0] for box in boxes), max(box[2] for box in boxes), steps[0], height)
     columns = _aligned(min(box[1] for box in boxes), max(box[3] for box in boxes), steps[1], width)
     if (rows[1] - rows[0]) * (columns[1] - columns[0]) > _WORTHWHILE * height * width:
@@ -79,7 +73,7 @@ def find_cone(
         shift = rows[0] / field.stride[0], columns[0] / field.stride[1]
         units.append((unit[0] - int(shift[0]), unit[1] - int(shift[1])))
     cone = Cone(rows, columns, tuple(units))
-    cropped = receptive_fields(model, cone.size, in_channels=in_channels, probe=False)
+    cropped = traced(cone.size).fields
     same = all(
         _same(field, unit, cropped.get(layer), inside, (rows[0], columns[0]))
         for field, (layer, unit), inside in zip(known, wanted, units, strict=True)
@@ -93,9 +87,9 @@ def _local(field: ReceptiveField) -> bool:
     return field.method == "operators" and field.status in ("exact", "upper bound") and whole
 
 
-def _alignment(strides: object) -> int:
+def _alignment(strides: Iterable[float]) -> int:
     """Return the least common multiple of the whole ones among the strides."""
-    return math.lcm(*(int(step) for step in strides if float(step).is_integer() and step >= 1))  # type: ignore[attr-defined]
+    return math.lcm(*(int(step) for step in strides if float(step).is_integer() and step >= 1))
 
 
 def _aligned(first: int, last: int, step: int, length: int) -> tuple[int, int]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from erfattr._checks import Rectify
 from erfattr._model import device_and_dtype
 from erfattr.attr._crop import Cone, find_cone
-from erfattr.attr.sources import FeatureUnit, GradientPlan, ModelOutput, make_plan
+from erfattr.attr._first_pass import FirstPass, Layers, first_pass, resolved_again
+from erfattr.attr._gradients import Batch, GradientPlan
+from erfattr.attr._memory import remembered
+from erfattr.attr.sources import Source
 from erfattr.execution import Execution, prepared
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
-from erfattr.receptive_field.field import ReceptiveField
-from erfattr.receptive_field.trace import receptive_fields
+from erfattr.receptive_field.trace import Trace, trace_layers
+
+# Fewer images than this cost less than tracing and copying the model.
+_WORTH_PREPARING = 4
 
 
 @dataclass(frozen=True)
@@ -27,20 +33,20 @@ class Placement:
         described: Each source.
         image_shape: (C, H, W) of the images.
         cone: The part of the images that is run; ``None``: the whole.
-        done: What was done to compute faster, in words.
+        computed: What was done to compute faster, in words.
     """
 
     described: tuple[MapSource, ...]
     image_shape: tuple[int, int, int]
     cone: Cone | None
-    done: tuple[str, ...]
+    computed: tuple[str, ...]
 
     @property
     def map_size(self) -> tuple[int, int]:
         """(H, W) of the maps as they are computed."""
         return self.image_shape[1:] if self.cone is None else self.cone.size
 
-    def placed(self, maps: Tensor) -> Tensor:
+    def on_image(self, maps: Tensor) -> Tensor:
         """Return computed maps (..., H, W) as maps of the whole image; outside the cone nothing is seen."""
         if self.cone is None:
             return maps
@@ -52,14 +58,14 @@ class Placement:
         """Return the statistics of computed maps, as maps of the whole image."""
         results = []
         for stream, source in zip(streams, self.described, strict=True):
-            one = stream.result(source)
+            statistics = stream.result(source)
             results.append(
                 replace(
-                    one,
-                    mean=self.placed(one.mean),
-                    standard_error=self.placed(one.standard_error),
-                    group_means=self.placed(one.group_means),
-                    computed=self.done,
+                    statistics,
+                    mean=self.on_image(statistics.mean),
+                    standard_error=self.on_image(statistics.standard_error),
+                    group_means=self.on_image(statistics.group_means),
+                    computed=self.computed,
                 )
             )
         return results
@@ -76,7 +82,7 @@ class Placement:
             tuple(MapSource(**source) for source in saved["described"]),
             saved["image_shape"],
             None if cone is None else Cone(**cone),
-            saved["done"],
+            saved["computed"],
         )
 
 
@@ -98,77 +104,178 @@ class Run:
     dtype: torch.dtype | None
     channels_last: bool
 
-    def maps(
-        self, images: Tensor, labels: Tensor | None, extra: tuple[Any, ...], first_index: int
-    ) -> list[Tensor]:
+    def maps(self, batch: Batch) -> list[Tensor]:
         """Return for each source the rectified gradient of every image, (N, H, W)."""
-        return self.plan.maps(self.taken(images), labels, extra, first_index)
+        return self.plan.maps(self.moved(batch))
 
-    def taken(self, images: Tensor) -> Tensor:
+    def moved(self, batch: Batch) -> Batch:
         """Return the part of the images that is run, where and as the model wants it."""
-        cone = self.placement.cone
+        images, cone = batch.images, self.placement.cone
         if cone is not None:
             images = images[:, :, cone.rows[0] : cone.rows[1], cone.columns[0] : cone.columns[1]]
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         # Pinned memory is copied while the device works on the batch before.
         if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
             images = images.pin_memory()
-        return images.to(device=self.device, dtype=self.dtype, non_blocking=True, memory_format=layout)
+        images = images.to(device=self.device, dtype=self.dtype, non_blocking=True, memory_format=layout)
+        return batch._replace(images=images)
+
+
+class Start(NamedTuple):
+    """How a run begins: what is run, and the maps of the first batch."""
+
+    run: Run
+    maps: list[Tensor]
 
 
 def begin_run(
     model: Callable[..., Any],
-    sources: Sequence[FeatureUnit | ModelOutput],
-    rectify: str,
+    sources: Sequence[Source],
+    rectify: Rectify,
     execution: Execution,
-    image: Tensor,
-    extra: tuple[Any, ...],
-) -> Run:
-    """Resolve the sources on one image (1, C, H, W), and prepare what is run."""
-    original = model
+    batch: Batch,
+    *,
+    total: int | None,
+    locate: bool,
+) -> Start:
+    """Resolve the sources on the first batch, prepare what is run, and run it.
+
+    Args:
+        model: The network.
+        sources: What to map.
+        rectify: What is done to each image's gradient.
+        execution: How the model may be run.
+        batch: The first images.
+        total: How many images will come, as far as it is known. A few are run on the model as it is, whatever
+            ``execution`` allows: they cost less than tracing and copying it.
+        locate: Whether the pixels that the units are centred on are wanted.
+    """
     device, dtype = device_and_dtype(model)
-    image = image.detach().to(device=device, dtype=dtype)
-    plan = make_plan(model, sources, rectify, image, extra)
-    fields: dict[str, ReceptiveField] = {}
-    if isinstance(model, nn.Module) and plan.units and not extra:
-        # A map does not wait for a probe: a layer that cannot be traced has no known centre and no crop.
-        size = (image.shape[2], image.shape[3])
-        fields = receptive_fields(model, size, in_channels=image.shape[1], probe=False)
-    described = tuple(plan.describe(fields))
-    done: tuple[str, ...] = ()
-    if isinstance(model, nn.Module):
-        model, done = prepared(model, execution, keep=set(plan.modules))
-        _, dtype = device_and_dtype(model)
-        modules = {name: model.get_submodule(name) for name in plan.modules}
-        plan = replace(plan, model=model, modules=modules)
-    placement = Placement(described, plan.image_shape, None, done)
-    run = Run(plan, placement, device, dtype, "channels last" in done)
-    units = [source for source in sources if isinstance(source, FeatureUnit) and not source.to_spatial]
-    if not (execution.crop and fields and len(units) == len(sources) and isinstance(original, nn.Module)):
-        return run
-    return _cropped(run, original, fields, image) or run
+    _, channels, height, width = batch.images.shape
+    shape = (channels, height, width)
+    changed = execution.precision is not None or execution.compile
+    few = total is not None and total < _WORTH_PREPARING and not changed
+    plain = Run(_NOTHING, Placement((), shape, None, ()), device, dtype, False)
+    if few or not isinstance(model, nn.Module):
+        first = first_pass(model, sources, rectify, plain.moved(batch))
+        trace = None
+        if locate and isinstance(model, nn.Module) and not batch.extra:
+            trace = _traced(model, first.layers, shape[1:], channels)
+        placement = replace(plain.placement, described=_located(first.plan, trace))
+        return Start(replace(plain, plan=first.plan, placement=placement), first.maps())
+    labels = None if batch.labels is None else batch.labels[:1]
+    image = plain.moved(batch._replace(images=batch.images[:1].detach(), labels=labels))
+    plan, layers = _resolved(model, sources, rectify, image)
+    # Further arguments may decide what the model does, and the trace does not have them.
+    units = any(source.described.unit is not None for source in plan.sources)
+    wanted = execution.fold or (units and (execution.crop or locate))
+    trace = _traced(model, layers, shape[1:], channels) if wanted and not batch.extra else None
+    folds = () if trace is None else trace.folds
+    ran, computed = prepared(model, execution, set(plan.modules), folds=folds, begun=layers.begun)
+    _, dtype = device_and_dtype(ran)
+    modules = {name: ran.get_submodule(name) for name in plan.modules}
+    run = Run(
+        replace(plan, model=ran, modules=modules),
+        Placement(_located(plan, trace), shape, None, computed),
+        device,
+        dtype,
+        "channels last" in computed,
+    )
+    if execution.crop and trace is not None:
+        run = _cropped(run, sources, model, ran, layers, trace, image) or run
+    return Start(run, run.maps(batch))
 
 
-def _cropped(run: Run, model: nn.Module, fields: Mapping[str, ReceptiveField], image: Tensor) -> Run | None:
-    """Return the same run on the part of the image that the units see; ``None`` where there is none."""
+_NOTHING = GradientPlan(lambda images: images, (), {}, {}, "none")
+
+
+def _resolved(
+    model: nn.Module, sources: Sequence[Source], rectify: Rectify, image: Batch
+) -> tuple[GradientPlan, Layers]:
+    """Resolve the sources on one image; the whole model runs only if it was not seen to run before."""
+    first: FirstPass | None = None
+
+    def look() -> Layers:
+        nonlocal first
+        with torch.no_grad():
+            first = first_pass(model, sources, rectify, image)
+        return first.layers
+
+    if image.extra:
+        layers = look()
+    else:
+        key = ("layers", tuple(source.layer_in(model) for source in sources), tuple(image.images.shape))
+        layers = remembered(model, key, look)
+    if first is not None:
+        return first.plan, layers
+    with torch.no_grad():
+        return resolved_again(model, sources, rectify, image, layers), layers
+
+
+def _traced(model: nn.Module, layers: Layers, size: tuple[int, int], channels: int) -> Trace:
+    """Trace the layers that the sources read, no further, once for each model and size."""
+
+    def trace() -> Trace:
+        modules = {name: model.get_submodule(name) for name in layers.runs}
+        ends_early = all(layers.names)
+        return trace_layers(model, modules, size, channels, stop_after=layers.runs if ends_early else None)
+
+    return remembered(model, ("trace", layers.names, tuple(layers.runs.items()), size, channels), trace)
+
+
+def _located(plan: GradientPlan, trace: Trace | None) -> tuple[MapSource, ...]:
+    """Return what each source is, with the pixel its unit is centred on where that is known."""
+    located = []
+    for source in plan.sources:
+        described = source.described
+        field = None if trace is None else trace.fields.get(source.layer)
+        if field is not None and described.unit is not None and field.output_size == described.feature_size:
+            described = replace(described, center=field.center(described.unit))
+        located.append(described)
+    return tuple(located)
+
+
+def _cropped(
+    run: Run,
+    sources: Sequence[Source],
+    model: nn.Module,
+    ran: nn.Module,
+    layers: Layers,
+    trace: Trace,
+    image: Batch,
+) -> Run | None:
+    """Return the same run of ``ran`` on the part of the image that the units see; ``None``: there is none."""
     whole = run.plan
-    wanted = [(whole.layers[index], whole.units[index]) for index in range(len(whole.sources))]
-    cone = find_cone(model, wanted, fields, whole.image_shape[0])
+    wanted = [
+        (source.layer, source.described.unit)
+        for source in whole.sources
+        if source.described.unit is not None and source.values is not None
+    ]
+    channels = run.placement.image_shape[0]
+    if len(wanted) < len(sources):
+        return None
+    cone = find_cone(wanted, trace, lambda size: _traced(model, layers, size, channels))
     if cone is None:
         return None
-    height, width = cone.size
-    words = (*run.placement.done, f"cropped to {height} x {width} pixels")
-    cropped = replace(run, placement=replace(run.placement, cone=cone, done=words))
-    sources = [
-        FeatureUnit(whole.modules[layer], unit) for (layer, _), unit in zip(wanted, cone.units, strict=True)
+    inside = [
+        source.at(layer, unit) for source, (layer, _), unit in zip(sources, wanted, cone.units, strict=True)
     ]
-    plan = make_plan(whole.model, sources, whole.rectify, cropped.taken(image), ())
+    moved = [source for source in inside if source is not None]
+    if len(moved) < len(sources):
+        return None
+    height, width = cone.size
+    words = (*run.placement.computed, f"cropped to {height} x {width} pixels")
+    cropped = replace(run, placement=replace(run.placement, cone=cone, computed=words))
+    with torch.no_grad():
+        plan = resolved_again(ran, moved, whole.rectify, cropped.moved(image), layers)
     # The trace proves which pixels are read, not what is done with a position (an embedding, say).
-    for index, features in whole.features.items():
-        tolerance = torch.finfo(plan.features[index].dtype).eps ** 0.5 * float(features.abs().max())
-        if float((features - plan.features[index]).abs().max()) > tolerance:
+    for before, after in zip(whole.sources, plan.sources, strict=True):
+        if before.values is None or after.values is None:
             return None
-    return replace(cropped, plan=plan)
+        tolerance = torch.finfo(after.values.dtype).eps ** 0.5 * float(before.values.abs().max())
+        if float((before.values - after.values).abs().max()) > tolerance:
+            return None
+    return replace(cropped, plan=replace(plan, modules=whole.modules))
 
 
 def refuse_non_finite(pending: list[tuple[int, Tensor]]) -> None:

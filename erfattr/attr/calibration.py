@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from erfattr._batches import count_images, numbered_batches
 from erfattr._checks import check_choice, check_positive_int, describe
 from erfattr._model import find_layer, untouched, weights_hash
-from erfattr.attr.sources import OutputTarget, named_classes
+from erfattr.attr.targets import OutputTarget, named_classes
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
 
 # What belongs to one call and not to the method: the data, and how much of it is computed at once.

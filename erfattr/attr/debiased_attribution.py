@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
-from captum._utils.common import _format_tensor_into_tuples
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from erfattr.attr.calibration import (
     refuse_other_settings,
     to_size,
 )
-from erfattr.attr.sources import OutputTarget
+from erfattr.attr.targets import OutputTarget
 from erfattr.metrics.relief import Period, Relief, read_relief
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
@@ -252,7 +251,7 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 settings other than those of the calibration; no period that can be read from the model;
                 attributions of another size than the images.
         """
-        images = _format_tensor_into_tuples(inputs)
+        images = _as_tuple(inputs)
         for one in self._maps:
             if isinstance(one, Calibration):
                 refuse_other_settings(one, arguments)
@@ -263,7 +262,7 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
         if arguments.get("return_convergence_delta") and self.has_convergence_delta():
             found, *rest = found
             delta = tuple(rest)
-        maps = _format_tensor_into_tuples(found)
+        maps = _as_tuple(found)
         if len(maps) != len(divisors):
             raise ValueError(f"method: expected {len(divisors)} attributions, one an input, got {len(maps)}")
         debiased = tuple(
@@ -324,6 +323,11 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 "not be read from the model; give period="
             )
         return stride
+
+
+def _as_tuple(tensors: Any) -> tuple[Any, ...]:
+    """Return one tensor as Captum's methods see it: as a tuple of one."""
+    return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
 @contextmanager

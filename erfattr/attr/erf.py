@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from dataclasses import replace
+from typing import Literal
 
-from captum.attr import GradientAttribution, NeuronAttribution
-from captum.log import log_usage
-from torch import Tensor, nn
+from torch import nn
 
-from erfattr._checks import Rectify, ToleranceOf
-from erfattr.attr.sensitivity_maps import SensitivityMaps
-from erfattr.attr.sources import FeatureUnit, ToSpatial
+from erfattr._checks import Rectify, describe
+from erfattr.attr.layouts import ToSpatial
+from erfattr.attr.map_attribution import MapAttribution
+from erfattr.attr.sources import FeatureUnit
+from erfattr.attr.targets import OutputTarget
 from erfattr.execution import Execution
-from erfattr.metrics.statistics import MapStatistics
 
 
-class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
+class ERF(MapAttribution):
     r"""Effective receptive field: how strongly each pixel moves one unit of a feature map.
 
     With :math:`F = \frac{1}{K} \sum_k A_{ijk}` the channel mean of layer A at unit (i, j) (eq. 1),
@@ -70,90 +70,18 @@ class ERF(NeuronAttribution, GradientAttribution):  # type: ignore[misc]
         to_spatial: ToSpatial | None = None,
         execution: Execution | None = None,
     ) -> None:
-        self._maps = SensitivityMaps(model, [FeatureUnit(layer, unit, to_spatial)], rectify, execution)
-        NeuronAttribution.__init__(self, model, layer)
-        GradientAttribution.__init__(self, model)
+        self.layer = layer
+        self.unit = FeatureUnit(layer, unit, to_spatial)
+        super().__init__(model, rectify, execution)
 
-    @overload
-    def attribute(
-        self,
-        inputs: Any,
-        additional_forward_args: Any = ...,
-        *,
-        reduction: Literal["mean", "none"] = ...,
-        max_examples: int | None = ...,
-        tolerance: float | None = ...,
-        tolerance_of: ToleranceOf = ...,
-        show_progress: bool = ...,
-        return_statistics: Literal[False] = ...,
-        groups: int = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: Any,
-        additional_forward_args: Any = ...,
-        *,
-        reduction: Literal["mean", "none"] = ...,
-        max_examples: int | None = ...,
-        tolerance: float | None = ...,
-        tolerance_of: ToleranceOf = ...,
-        show_progress: bool = ...,
-        return_statistics: Literal[True],
-        groups: int = ...,
-    ) -> tuple[Tensor, MapStatistics]: ...
-
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: Any,
-        additional_forward_args: Any = None,
-        *,
-        reduction: Literal["mean", "none"] = "mean",
-        max_examples: int | None = None,
-        tolerance: float | None = None,
-        tolerance_of: ToleranceOf = "pixels",
-        show_progress: bool = False,
-        return_statistics: bool = False,
-        groups: int = 16,
-    ) -> Tensor | tuple[Tensor, MapStatistics]:
-        """Compute the effective receptive field over a loader.
-
-        Args:
-            inputs: An iterable of batches (a ``DataLoader``), or one batch: a tensor (N, C, H, W), a tuple
-                or list that begins with one, or a dict that holds one.
-            additional_forward_args: Further arguments of the model, the same for every batch.
-            reduction: ``"mean"`` over images, or ``"none"``: one map per image.
-            max_examples: Stop after this many images.
-            tolerance: Stop as soon as the relative standard error is below this, in (0, 1]; the statistics
-                say how many images that took.
-            tolerance_of: Of what: ``"pixels"``: median over pixels; ``"L1"`` or ``"L2"``: the noise-corrected
-                imbalance index.
-            show_progress: Show a progress bar on standard error.
-            return_statistics: Also return the `MapStatistics`: number of images, standard error, group means,
-                and in ``source`` the layer, the unit and the pixel it is centred on.
-            groups: Number of groups in the statistics.
-
-        Returns:
-            (H, W) in float64, or for ``reduction="none"`` (N, H, W) in the model's dtype; on the CPU. Unit:
-            change of F per change of the input value. Not negative but for ``rectify="none"``.
-
-        Raises:
-            TypeError: integer images, or batches of an unknown kind.
-            ValueError: no image; NaN in an image; images of different sizes; a layer that never ran or
-                whose output is not (N, C, H, W); a unit outside the map; a non-finite gradient (the image
-                is named); a mean map that is zero everywhere; ``return_statistics`` without a mean.
-        """
-        result: Tensor | tuple[Tensor, MapStatistics] = self._maps.reduced(
-            inputs,
-            additional_forward_args,
-            reduction=reduction,
-            max_examples=max_examples,
-            tolerance=tolerance,
-            tolerance_of=tolerance_of,
-            show_progress=show_progress,
-            return_statistics=return_statistics,
-            groups=groups,
+    def _source(self, target: OutputTarget) -> FeatureUnit:
+        if target is None:
+            return self.unit
+        if type(target) is int:
+            return replace(self.unit, channel=target)
+        if isinstance(target, tuple) and len(target) == 3 and all(type(index) is int for index in target):
+            channel, i, j = target
+            return replace(self.unit, channel=channel, unit=(i, j))
+        raise ValueError(
+            f"target: expected None, a channel k or a channel at a position (k, i, j), got {describe(target)}"
         )
-        return result

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from threading import Event
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import torch
-from captum._utils.common import _format_additional_forward_args
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from erfattr._batches import count_images, numbered_batches
+from erfattr._batches import as_arguments, count_images, numbered_batches
 from erfattr._checks import (
     Rectify,
     ToleranceOf,
@@ -22,10 +21,11 @@ from erfattr._checks import (
     check_positive_int,
     describe,
 )
-from erfattr._model import find_layer, refuse_batch_statistics, untouched
+from erfattr._model import refuse_batch_statistics, untouched
 from erfattr._processes import agree, rank_and_world
+from erfattr.attr._gradients import Batch
 from erfattr.attr._run import Placement, Run, begin_run, refuse_non_finite
-from erfattr.attr.sources import FeatureUnit, ModelOutput
+from erfattr.attr.sources import Source
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import corrected_imbalance
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
@@ -86,7 +86,7 @@ class SensitivityMaps:
     def __init__(
         self,
         model: Callable[..., Any],
-        sources: Sequence[FeatureUnit | ModelOutput],
+        sources: Sequence[Source],
         rectify: Rectify = "relu",
         execution: Execution | None = None,
     ) -> None:
@@ -102,13 +102,9 @@ class SensitivityMaps:
         if not self.sources:
             raise ValueError("sources: expected at least one FeatureUnit or ModelOutput, got none")
         for source in self.sources:
-            if not isinstance(source, (FeatureUnit, ModelOutput)):
+            if not isinstance(source, Source):
                 raise TypeError(f"sources: expected FeatureUnit or ModelOutput, got {describe(source)}")
-            if isinstance(source, FeatureUnit):
-                if not isinstance(model, nn.Module):
-                    raise TypeError(f"model: a layer's unit needs a torch.nn.Module, got {describe(model)}")
-                if source.layer is not None:
-                    find_layer(model, source.layer)
+            source.check(model)
 
     def attribute(
         self,
@@ -121,6 +117,7 @@ class SensitivityMaps:
         show_progress: bool = False,
         groups: int = 16,
         checkpoint: Checkpoint | None = None,
+        locate: bool = True,
     ) -> list[MapStatistics]:
         """Average the maps over images.
 
@@ -141,6 +138,8 @@ class SensitivityMaps:
             groups: Number of interleaved groups kept for jackknife standard errors.
             checkpoint: Where the state is saved every so many images, and found when the run is started
                 again with the same arguments; it then goes on, and ends with exactly the same maps.
+            locate: Find the pixels that the units are centred on, also where the model is traced for nothing
+                else.
 
         Returns:
             For each source its `MapStatistics`, float64, on the CPU. Unit: output per input value. With
@@ -183,6 +182,7 @@ class SensitivityMaps:
                     additional_forward_args,
                     max_examples,
                     show_progress and rank == 0,
+                    locate=locate,
                     start=start,
                     share=(rank, world),
                     stop=enough.is_set,
@@ -192,8 +192,8 @@ class SensitivityMaps:
                             f"checkpoint: expected the state of a run of {run.placement}, got {placement}"
                         )
                     placement = run.placement
-                    for one, stream in zip(maps, streams, strict=True):
-                        stream.update(one, first_index)
+                    for stream, batch_maps in zip(streams, maps, strict=True):
+                        stream.update(batch_maps, first_index)
                     unsaved += len(maps[0])
                     if checkpoint is not None and unsaved >= checkpoint.interval:
                         state = _state(self._settings(), placement, first_index + len(maps[0]), streams)
@@ -201,8 +201,8 @@ class SensitivityMaps:
                         unsaved = 0
                     if tolerance is not None and streams[0].n_images >= look_at:
                         look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
-                        errors = [_relative_error(one, tolerance_of) for one in placement.results(streams)]
-                        if max(errors) < tolerance:
+                        results = placement.results(streams)
+                        if max(_relative_error(result, tolerance_of) for result in results) < tolerance:
                             enough.set()
         except Exception as error:
             # The other processes must hear of it before they wait for this one.
@@ -248,48 +248,15 @@ class SensitivityMaps:
             for _, run, maps in self._batches_of_maps(
                 inputs, additional_forward_args, max_examples, show_progress
             ):
-                for one, parts in zip(maps, collected, strict=True):
-                    parts.append(run.placement.placed(one.cpu()))
+                for parts, batch_maps in zip(collected, maps, strict=True):
+                    parts.append(run.placement.on_image(batch_maps.cpu()))
         if not collected[0]:
             raise ValueError("inputs: expected at least one image, got none")
         return [torch.cat(parts) for parts in collected]
 
-    def reduced(
-        self,
-        inputs: Any,
-        additional_forward_args: Any = None,
-        *,
-        reduction: Literal["mean", "none"] = "mean",
-        return_statistics: bool = False,
-        max_examples: int | None = None,
-        show_progress: bool = False,
-        **options: Any,
-    ) -> Any:
-        """Return the first source's map as an attribution class does: see `ERF.attribute`."""
-        check_choice("reduction", reduction, ("mean", "none"))
-        if reduction == "none":
-            if return_statistics or options.get("tolerance") is not None:
-                name = "return_statistics" if return_statistics else "tolerance"
-                raise ValueError(f'{name}: reduction="none" averages nothing, so it has none')
-            return self.per_image(
-                inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress
-            )[0]
-        statistics = self.attribute(
-            inputs, additional_forward_args, max_examples=max_examples, show_progress=show_progress, **options
-        )[0]
-        return (statistics.mean, statistics) if return_statistics else statistics.mean
-
     def _settings(self) -> dict[str, Any]:
         """Return what a saved state must have been computed with, as plain numbers, texts and tuples."""
-        sources: list[tuple[Any, ...]] = []
-        for source in self.sources:
-            if isinstance(source, ModelOutput):
-                sources.append(("output", source.target))
-                continue
-            layer = source.layer
-            if isinstance(layer, nn.Module) and isinstance(self.model, nn.Module):
-                layer, _ = find_layer(self.model, layer)
-            sources.append((layer, source.unit, source.to_spatial is not None))
+        sources = [source.identity(self.model) for source in self.sources]
         return {"sources": sources, "rectify": self.rectify, "execution": asdict(self.execution)}
 
     def _check_same_run(self, saved: dict[str, Any]) -> None:
@@ -311,15 +278,14 @@ class SensitivityMaps:
         max_examples: int | None,
         show_progress: bool,
         *,
+        locate: bool = False,
         start: int = 0,
         share: tuple[int, int] = (0, 1),
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Run, list[Tensor]]]:
         """Yield number of the first image, how it was run, and the maps of each batch."""
-        extra = _format_additional_forward_args(additional_forward_args) or ()
-        wants_labels = any(
-            isinstance(source, ModelOutput) and source.target == "label" for source in self.sources
-        )
+        extra = as_arguments(additional_forward_args)
+        wants_labels = any(source.wants_labels for source in self.sources)
         run: Run | None = None
         pending: list[tuple[int, Tensor]] = []
         total = count_images(inputs, max_examples)
@@ -328,10 +294,22 @@ class SensitivityMaps:
                 inputs, wants_labels, max_examples=max_examples, start=start, share=share
             ):
                 refuse_batch_statistics(self.model, len(images))
+                batch = Batch(images, labels, extra, first_index)
                 if run is None:
-                    run = begin_run(self.model, self.sources, self.rectify, self.execution, images[:1], extra)
-                maps = run.maps(images, labels, extra, first_index)
-                pending.extend((first_index, torch.isfinite(one).flatten(1).all(1)) for one in maps)
+                    run, maps = begin_run(
+                        self.model,
+                        self.sources,
+                        self.rectify,
+                        self.execution,
+                        batch,
+                        total=total,
+                        locate=locate,
+                    )
+                else:
+                    maps = run.maps(batch)
+                pending.extend(
+                    (first_index, torch.isfinite(batch_maps).flatten(1).all(1)) for batch_maps in maps
+                )
                 if not maps[0].is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
                     refuse_non_finite(pending)
                 yield first_index, run, maps

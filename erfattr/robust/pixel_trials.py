@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from erfattr._checks import describe
 from erfattr.execution import Execution, prepared
-from erfattr.robust.pixel_search import Candidates
+from erfattr.receptive_field.trace import trace_layers
+from erfattr.robust.pixel_space import Candidates
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,30 @@ class PixelAttackReport:
         return int(self.success.sum()) / attacked if attacked else float("nan")
 
 
+class Answers(NamedTuple):
+    """What the model says of some images, on the CPU.
+
+    Attributes:
+        value: Output of the target less the largest other one, or the other way round if targeted: the goal
+            lies below zero; float64.
+        predicted: Class with the largest output, int64.
+        probability: Probability (softmax) of the target, float64.
+    """
+
+    value: Tensor
+    predicted: Tensor
+    probability: Tensor
+
+    def at(self, index: Any) -> Answers:
+        """Return those of an index."""
+        return Answers(self.value[index], self.predicted[index], self.probability[index])
+
+    def put(self, index: Any, answers: Answers) -> None:
+        """Write ``answers`` where ``index`` says."""
+        for column, given in zip(self, answers, strict=True):
+            column[index] = given
+
+
 class Trials:
     """Runs candidates on a model, drops every image that is done, and counts what was run.
 
@@ -74,14 +99,15 @@ class Trials:
         bar: Told of images that are done, with the successes so far.
 
     Attributes:
-        done: Images that are not tried any more; with the others below (N, ...) on the CPU.
+        finished: Images that are not tried any more; with the others below (N, ...) on the CPU.
         success: Images with a candidate that reached the goal.
-        already: Images that had reached it as they were.
+        already_adversarial: Images that had reached it as they were.
         queries: Samples of each image that the model was run on.
         pixels: Row-major index of the pixels of the best candidate, -1 where none was tried.
         colors: Their colours, NaN where none was tried.
-        before: Class and probability of the target, of the images as they were.
-        after: The same of the best candidate; of those without one, ``before``.
+        before: The model's answers to the images as they were.
+        after: Those to the best candidate; where there is none class and probability of ``before``, and a
+            value that every candidate is better than.
     """
 
     def __init__(
@@ -101,7 +127,12 @@ class Trials:
         self._forward = self._quick = forward
         layout = torch.contiguous_format
         if isinstance(forward, nn.Module):
-            self._quick, treatment = prepared(forward, execution, set())
+            size = images.shape[2], images.shape[3]
+            # Further arguments may decide what the model does, and the trace does not have them.
+            foldable = any(type(module) is nn.BatchNorm2d for module in forward.modules()) and not arguments
+            traced = execution.fold and foldable
+            folds = trace_layers(forward, {}, size, images.shape[1]).folds if traced else ()
+            self._quick, treatment = prepared(forward, execution, folds=folds)
             if "channels last" in treatment:
                 layout = torch.channels_last
         self._images = images.contiguous(memory_format=layout)
@@ -115,45 +146,47 @@ class Trials:
         self._arguments = arguments
         self._check_every = check_every
         count = len(images)
-        self.done = torch.zeros(count, dtype=torch.bool)
+        self.finished = torch.zeros(count, dtype=torch.bool)
         self.success = torch.zeros(count, dtype=torch.bool)
         self.queries = torch.zeros(count, dtype=torch.int64)
         self.pixels = torch.full((count, pixels), -1)
         self.colors = torch.full((count, pixels, images.shape[1]), torch.nan, dtype=images.dtype)
-        self._best = torch.full((count,), torch.inf, dtype=torch.float64)
         self._bar = bar
-        everything = torch.arange(count)
-        answers = self._answers(self._forward, everything, None, check=True)
-        self.already = self._reached(everything, answers)
-        self.before = answers[:, 1:].clone()
-        self.after = answers[:, 1:].clone()
-        self._finish(everything[self.already])
+        indices = torch.arange(count)
+        self.before = self._answers(self._forward, indices, None, check=True)
+        self.after = Answers(
+            torch.full_like(self.before.value, torch.inf),
+            self.before.predicted.clone(),
+            self.before.probability.clone(),
+        )
+        self.already_adversarial = self._reached(indices, self.before)
+        self._finish(indices[self.already_adversarial])
 
     def running(self) -> Tensor:
-        """Return the indices of the images that are not done."""
-        return (~self.done).nonzero()[:, 0]
+        """Return the indices of the images that are not finished."""
+        return (~self.finished).nonzero()[:, 0]
 
     def play(self, images: Tensor, candidates: Candidates) -> Tensor:
         """Try the candidates of these images; return how good each was, (images, candidates).
 
-        The value is the target's output less the largest other one, or the other way round if targeted: the
-        goal lies below zero. It is infinite for those not tried since their image was done before.
+        That is the value of `Answers`. It is infinite for those not tried since their image was finished.
         """
         shape = candidates.pixels.shape[:2]
         values = torch.full(shape, torch.inf, dtype=torch.float64)
         for start in range(0, shape[1], self._check_every):
-            rows = (~self.done[images]).nonzero()[:, 0]
+            rows = (~self.finished[images]).nonzero()[:, 0]
             if len(rows) == 0:
                 break
             part = slice(start, min(start + self._check_every, shape[1]))
             pixels, colors = candidates.pixels[rows, part], candidates.colors[rows, part]
             owners = images[rows].repeat_interleave(pixels.shape[1])
             change = (pixels.flatten(0, 1), colors.flatten(0, 1))
-            answers = self._answers(self._quick, owners, change).view(*pixels.shape[:2], 3)
-            values[rows, part] = answers[..., 0]
-            best = answers[..., 0].argmin(1)
-            each = torch.arange(len(rows))
-            self._take(images[rows], pixels[each, best], colors[each, best], answers[each, best])
+            answers = self._answers(self._quick, owners, change)
+            values[rows, part] = answers.value.view(pixels.shape[:2])
+            best = values[rows, part].argmin(1)
+            row = torch.arange(len(rows))
+            best_answers = answers.at(row * pixels.shape[1] + best)
+            self._keep(images[rows], pixels[row, best], colors[row, best], best_answers)
         return values
 
     def slopes(self, images: Tensor) -> Tensor:
@@ -184,32 +217,32 @@ class Trials:
         positions = torch.stack([self.pixels // width, self.pixels % width], -1)
         return PixelAttackReport(
             success=self.success,
-            already_adversarial=self.already,
+            already_adversarial=self.already_adversarial,
             queries=self.queries,
             positions=torch.where((self.pixels >= 0)[..., None], positions, -1),
             colors=self.colors,
-            probability_before=self.before[:, 1],
-            probability_after=self.after[:, 1],
-            predicted_before=self.before[:, 0].long(),
-            predicted_after=self.after[:, 0].long(),
+            probability_before=self.before.probability,
+            probability_after=self.after.probability,
+            predicted_before=self.before.predicted,
+            predicted_after=self.after.predicted,
         )
 
-    def _take(self, images: Tensor, pixels: Tensor, colors: Tensor, answers: Tensor) -> None:
-        """Keep the candidate of each image if it is its best so far; the image is done if it succeeds."""
-        won = self._reached(images, answers)
-        if bool(won.any()) and self._quick is not self._forward:
-            answers[won] = self._answers(self._forward, images[won], (pixels[won], colors[won]))
-            won = self._reached(images, answers)
-        better = won | (answers[:, 0] < self._best[images])
-        kept = images[better]
-        self._best[kept] = answers[better, 0]
-        self.pixels[kept], self.colors[kept] = pixels[better], colors[better]
-        self.after[kept] = answers[better, 1:]
-        self.success[images[won]] = True
-        self._finish(images[won])
+    def _keep(self, images: Tensor, pixels: Tensor, colors: Tensor, answers: Answers) -> None:
+        """Keep the candidate of each image if it is its best so far; a success finishes the image."""
+        successes = self._reached(images, answers)
+        if bool(successes.any()) and self._quick is not self._forward:
+            change = (pixels[successes], colors[successes])
+            answers.put(successes, self._answers(self._forward, images[successes], change))
+            successes = self._reached(images, answers)
+        improvements = successes | (answers.value < self.after.value[images])
+        improved = images[improvements]
+        self.pixels[improved], self.colors[improved] = pixels[improvements], colors[improvements]
+        self.after.put(improved, answers.at(improvements))
+        self.success[images[successes]] = True
+        self._finish(images[successes])
 
     def _finish(self, images: Tensor) -> None:
-        self.done[images] = True
+        self.finished[images] = True
         self._bar.set_postfix_str(f"{int(self.success.sum())} succeeded", refresh=False)
         self._bar.update(len(images))
 
@@ -220,8 +253,8 @@ class Trials:
         change: tuple[Tensor, Tensor] | None,
         *,
         check: bool = False,
-    ) -> Tensor:
-        """Return value, predicted class and probability of the target, (rows, 3) float64 on the CPU.
+    ) -> Answers:
+        """Return the model's answers to some images, each a row of a batch.
 
         Args:
             forward: What to run.
@@ -229,46 +262,49 @@ class Trials:
             change: Pixels (rows, k) and colours (rows, k, C) to put in; ``None``: the images as they are.
             check: Whether the outputs are looked at for what no attack can work with.
         """
-        answers = torch.empty(len(owners), 3, dtype=torch.float64)
+        # Of each row the three answers, so that a batch is copied from its device once.
+        table = torch.empty(len(owners), 3, dtype=torch.float64)
         batches = math.ceil(len(owners) / len(self._rows))
         size = math.ceil(len(owners) / batches)
         width = self._images.shape[-1]
         for start in range(0, len(owners), size):
             part = slice(start, start + size)
-            mine = owners[part]
-            rows = self._rows[: len(mine)]
+            batch_owners = owners[part]
+            rows = self._rows[: len(batch_owners)]
             first = 0
-            images, counts = torch.unique_consecutive(mine, return_counts=True)
+            images, counts = torch.unique_consecutive(batch_owners, return_counts=True)
             for image, count in zip(images.tolist(), counts.tolist(), strict=True):
                 rows[first : first + count] = self._images[image]
                 first += count
             if change is not None:
-                pixels, colors = (one[part].to(rows.device) for one in change)
-                index = torch.arange(len(mine), device=rows.device)[:, None]
+                pixels, colors = (tensor[part].to(rows.device) for tensor in change)
+                index = torch.arange(len(batch_owners), device=rows.device)[:, None]
                 rows[index, :, pixels // width, pixels % width] = colors
-            outputs = forward(rows, *self._arguments_of(mine))
+            outputs = forward(rows, *self._arguments_of(batch_owners))
             if check:
-                _check_outputs(outputs, self._targets[mine])
+                _check_outputs(outputs, self._targets[batch_owners])
             outputs = outputs.double()
-            targets = self._targets[mine.to(rows.device)]
+            targets = self._targets[batch_owners.to(rows.device)]
             probability = outputs.softmax(1).gather(1, targets[:, None])[:, 0]
             value = self._values(outputs, targets)
-            answers[part] = torch.stack([value, outputs.argmax(1).double(), probability], 1).cpu()
+            table[part] = torch.stack([value, outputs.argmax(1).double(), probability], 1).cpu()
         self.queries += owners.bincount(minlength=len(self.queries))
-        return answers
+        return Answers(table[:, 0], table[:, 1].long(), table[:, 2])
 
-    def _reached(self, images: Tensor, answers: Tensor) -> Tensor:
-        return (answers[:, 1] == self._targets.cpu()[images]) == self._targeted
+    def _reached(self, images: Tensor, answers: Answers) -> Tensor:
+        return (answers.predicted == self._targets.cpu()[images]) == self._targeted
 
     def _values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        mine = outputs.gather(1, targets[:, None])[:, 0]
-        others = outputs.scatter(1, targets[:, None], -torch.inf).amax(1)
-        return others - mine if self._targeted else mine - others
+        target = outputs.gather(1, targets[:, None])[:, 0]
+        largest_other = outputs.scatter(1, targets[:, None], -torch.inf).amax(1)
+        return largest_other - target if self._targeted else target - largest_other
 
     def _arguments_of(self, images: Tensor) -> tuple[Any, ...]:
         return tuple(
-            one[images.to(one.device)] if isinstance(one, Tensor) and one.ndim else one
-            for one in self._arguments
+            argument[images.to(argument.device)]
+            if isinstance(argument, Tensor) and argument.ndim
+            else argument
+            for argument in self._arguments
         )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from erfattr import Execution, average_shortcuts, blur_downsampling, theoretical_receptive_field
 from erfattr.execution import prepared
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
+from erfattr.receptive_field.trace import trace_layers
 from erfattr.remedies.downsampling import binomial
 from erfattr.remedies.downsampling import blurred as blurred_by
 
@@ -163,7 +164,8 @@ def test_changed_model_is_copied_saved_and_folded(
     expected = changed(images)
     torch.testing.assert_close(copy.deepcopy(changed)(images), expected)
     torch.testing.assert_close(torch.fx.symbolic_trace(changed)(images), expected)
-    folded, done = prepared(changed, Execution(channels_last=False, crop=False), ())
+    folds = trace_layers(changed, {}, (64, 64), 3).folds
+    folded, done = prepared(changed, Execution(channels_last=False, crop=False), folds=folds)
     assert done == ("20 batch normalisations folded",)
     torch.testing.assert_close(folded(images), expected, rtol=1e-9, atol=1e-9)
 

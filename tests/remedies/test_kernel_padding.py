@@ -21,7 +21,8 @@ from torch.nn.utils import parametrizations, prune
 from erfattr import ERF, Execution, pad_kernels, theoretical_receptive_field
 from erfattr.execution import prepared
 from erfattr.metrics.sizes import centroid
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
+from erfattr.receptive_field.trace import trace_layers
 from erfattr.remedies.kernel_padding import PaddedConv2d
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -470,10 +471,12 @@ def test_maps_of_the_copy_are_the_same_however_it_is_run(resnet: DemoNet) -> Non
     for name in ("conv1", "layer2.0.conv1", "layer2.0.downsample.0"):
         nn.init.normal_(padded.get_submodule(name).weight, std=0.05)
     images = noise(2, 3, 160, 160)
-    quick = ERF(padded, "layer2").attribute(images)
+    quick = ERF(padded, "layer2").attribute([images])
     plain = ERF(padded, "layer2", execution=Execution.plain()).attribute(images)
     torch.testing.assert_close(quick, plain, rtol=1e-9, atol=1e-12)
-    _, done = prepared(padded, Execution(channels_last=False), ())
+    _, done = prepared(
+        padded, Execution(channels_last=False), folds=trace_layers(padded, {}, (160, 160), 3).folds
+    )
     assert done == ("20 batch normalisations folded",)
 
 

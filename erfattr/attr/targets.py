@@ -1,0 +1,77 @@
+"""Which output of a network is explained: the mean of all, an index, the predicted class, the label."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from erfattr._checks import describe
+
+OutputTarget = int | tuple[int, ...] | Literal["predicted", "label"] | None
+
+
+def check_target(target: Any) -> None:
+    """Raise ``ValueError`` unless ``target`` is one of the kinds of `OutputTarget`."""
+    whole = isinstance(target, tuple) and target and all(type(index) is int for index in target)
+    if not (target is None or type(target) is int or whole or target in ("predicted", "label")):
+        raise ValueError(
+            'target: expected None, an integer, a tuple of integers, "predicted" or "label", '
+            f"got {describe(target)}"
+        )
+
+
+def output_sum(
+    output: Any, target: OutputTarget, labels: Tensor | None, images: int, first_index: int
+) -> Tensor:
+    """Select what ``target`` names from the output of ``images`` images, and sum it over them.
+
+    Raises:
+        TypeError: the output is not a tensor.
+        ValueError: its shape does not have what ``target`` names; labels that are missing or do not fit.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"model: expected its output to be a tensor, got {describe(output)}; wrap the model in a "
+            "module that returns the tensor to explain"
+        )
+    if output.ndim < 1 or len(output) != images:
+        raise ValueError(f"model: expected an output of shape ({images}, ...), got {tuple(output.shape)}")
+    if target is None:
+        return output.flatten(1).mean(1).sum() if output.ndim > 1 else output.sum()
+    if isinstance(target, str):
+        return output.gather(1, named_classes(target, output, labels, first_index)[:, None]).sum()
+    index = (target,) if isinstance(target, int) else target
+    shape = output.shape[1:]
+    if len(index) != len(shape) or not all(
+        0 <= position < length for position, length in zip(index, shape, strict=True)
+    ):
+        raise ValueError(f"target: expected an index into outputs of shape {tuple(shape)}, got {target}")
+    return output[(slice(None),) + index].sum()  # noqa: RUF005  (an index unpacked needs Python 3.11)
+
+
+def named_classes(target: str, output: Tensor, labels: Tensor | None, first_index: int) -> Tensor:
+    """Return the class of each image that ``target``, ``"predicted"`` or ``"label"``, names."""
+    if output.ndim != 2:
+        raise ValueError(
+            f'target: "{target}" expects an output of shape (N, classes), got {tuple(output.shape)}'
+        )
+    return output.argmax(1) if target == "predicted" else _as_labels(labels, output, first_index)
+
+
+def _as_labels(labels: Tensor | None, output: Tensor, first_index: int) -> Tensor:
+    if labels is None or labels.ndim != 1 or len(labels) != len(output) or labels.is_floating_point():
+        came = "none" if labels is None else describe(labels)
+        raise ValueError(
+            f'target: "label" expects one integer label an image with every batch, got {came} in the '
+            f"batch that begins with image {first_index}"
+        )
+    labels = labels.to(device=output.device, dtype=torch.int64)
+    classes = output.shape[1]
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(
+            f'target: "label" expects labels from 0 to {classes - 1}, got {labels.min().item()} to '
+            f"{labels.max().item()} in the batch that begins with image {first_index}"
+        )
+    return labels
