@@ -14,11 +14,12 @@ import torch
 
 from erfattr import DeadPixelMap, compare_imbalance, demo_model, pad_kernels, sample_images
 from erfattr.datasets.micro_objects import MicroObjectDataset
+from erfattr.models.heads import replace_head
 from erfattr.report.curves import plot_curves
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import RECIPES
-from erfattr.training.runs import replace_head, train
+from erfattr.training.runs import train
 
 SEED = 2
 original = replace_head(demo_model(weights=False, seed=SEED), classes=2)

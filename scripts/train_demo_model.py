@@ -34,7 +34,7 @@ from erfattr.datasets.preprocessing import (
     resize_and_crop,
     standardize,
 )
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TEST_SIZE = 224

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 
 
 def randomise_batch_norm(model: nn.Module, seed: int = 0) -> None:

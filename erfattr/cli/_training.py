@@ -7,11 +7,12 @@ import json
 
 from torch import nn
 
+from erfattr.models.heads import replace_head
 from erfattr.models.loading import load_model
 from erfattr.training.data import TrainingImages, find_images
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import RECIPES, Recipe, find_recipe
-from erfattr.training.runs import TrainingRun, replace_head
+from erfattr.training.runs import TrainingRun
 from erfattr.training.tasks import task_of
 
 

@@ -15,7 +15,8 @@ from erfattr.attr.dead_pixel_map import DeadPixelMap
 from erfattr.cli._inputs import chosen_images, chosen_model, read_map
 from erfattr.cli._record import begun_record, print_written
 from erfattr.datasets.preprocessing import standardize
-from erfattr.models.loading import ModelInfo, demo_record
+from erfattr.models.demo import demo_record
+from erfattr.models.loading import ModelInfo
 from erfattr.report.attack import AttackedImage, write_attacks
 from erfattr.robust.pixel_attacks import OnePixelAttack, StrongPixelAttack
 from erfattr.robust.pixel_trials import PixelAttackReport

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from erfattr._checks import check_non_negative_int, check_positive_int, describe
+from erfattr._checks import check_non_negative_int, describe
 from erfattr._files import StateFile, environment, plain, write_json, writing
-from erfattr._model import untouched
+from erfattr._model import untouched, weights_hash
 from erfattr._processes import is_first_process
-from erfattr.models.loading import weights_hash
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Recipe
@@ -144,44 +143,6 @@ def train(
             record = {**result.numbers(), "run": identity, "hardware": hardware, "environment": environment()}
             write_json(stage / "result.json", record)
     return result
-
-
-def replace_head(model: nn.Module, classes: int, seed: int = 0) -> nn.Module:
-    """Return a copy whose last linear layer has one output for each class, freshly initialised.
-
-    A network that has that many outputs already is copied as it is.
-
-    Args:
-        model: A classifier that ends in a linear layer, such as torchvision's ResNets.
-        classes: Number of outputs.
-        seed: Of the new layer's weights. The global random state comes back as it was.
-
-    Raises:
-        TypeError: ``model`` is not a module, ``classes`` not an integer.
-        ValueError: the model has no linear layer; ``classes`` is not positive.
-
-    Example:
-        >>> replace_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 1000)), 2)
-        Sequential(
-          (0): Flatten(start_dim=1, end_dim=-1)
-          (1): Linear(in_features=4, out_features=2, bias=True)
-        )
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
-    check_positive_int("classes", classes)
-    model = copy.deepcopy(model)
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1][0] == "":
-        raise ValueError(f"model: expected one that ends in a linear layer, got a {type(model).__name__}")
-    name, head = linear[-1]
-    if head.out_features != classes:
-        owner, _, attribute = name.rpartition(".")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            fresh = nn.Linear(head.in_features, classes, bias=head.bias is not None)
-        setattr(model.get_submodule(owner), attribute, fresh)
-    return model
 
 
 def _check_fit(model: nn.Module, recipe: Recipe, data: TrainingData, hardware: Hardware) -> None:

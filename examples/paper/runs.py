@@ -16,12 +16,13 @@ from paper import Row, beside, options
 from torch import nn
 
 from erfattr import load_model
+from erfattr.models.heads import replace_head
 from erfattr.remedies.variants import make_variant
 from erfattr.training.comparison import TrainingComparison, compare_training
 from erfattr.training.data import TrainingImages, find_images
 from erfattr.training.hardware import PRECISIONS, Hardware
 from erfattr.training.recipes import Recipe, find_recipe
-from erfattr.training.runs import TrainingRun, replace_head
+from erfattr.training.runs import TrainingRun
 from erfattr.training.tasks import task_of
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from erfattr import DeadPixelMap, demo_model, sample_images, strong_pixels
 from erfattr.cli import main
 from erfattr.datasets.preprocessing import standardize
-from erfattr.models.loading import demo_record
+from erfattr.models.demo import demo_record
 
 SMALL = ("--size", 32, "--count", 6, "--population", 20, "--generations", 3)
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from erfattr.models.loading import DemoNet, ModelInfo
+from erfattr.models.demo import DemoNet
+from erfattr.models.loading import ModelInfo
 from erfattr.training.recipes import Recipe, find_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "paper"

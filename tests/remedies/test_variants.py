@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 from erfattr.remedies.variants import VARIANTS, make_variant
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from captum.robust import AttackComparator, MinParamPerturbation, Perturbation
 from torch import Tensor, nn
 
 from erfattr import Execution
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 from erfattr.robust.pixel_attacks import (
     GradientPixelAttack,
     OnePixelAttack,
@@ -41,6 +42,47 @@ def brightness(x: Tensor) -> Tensor:
     """Class 1 wins where the mean of the image is above a half."""
     mean = x.mean((1, 2, 3))
     return torch.stack([torch.full_like(mean, 0.5), mean], 1)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("attack", "positional", "own"),
+    [
+        (OnePixelAttack, [], {"population_size": 400, "max_generations": 100}),
+        (
+            StrongPixelAttack,
+            ["sensitivity_map"],
+            {"population_size": 400, "max_generations": 100, "fraction": 0.25, "sampling": "uniform"},
+        ),
+        (RandomPixelAttack, [], {"max_candidates": 400}),
+        (GradientPixelAttack, [], {"max_candidates": 400}),
+    ],
+)
+def test_every_attack_shows_its_own_arguments_and_the_shared_ones(
+    attack: type, positional: list[str], own: dict[str, Any]
+) -> None:
+    shared = {
+        "pixels": 1,
+        "mask": None,
+        "levels": None,
+        "max_batch_size": 64,
+        "check_every": 32,
+        "seed": 0,
+        "execution": None,
+    }
+    named: dict[str, list[Any]] = {"POSITIONAL_OR_KEYWORD": [], "KEYWORD_ONLY": []}
+    for parameter in inspect.signature(attack).parameters.values():
+        named[parameter.kind.name].append(parameter)
+    required = [parameter.name for parameter in named["POSITIONAL_OR_KEYWORD"]]
+    assert required == ["forward_func", *positional, "lower_bound", "upper_bound"]
+    assert {parameter.name: parameter.default for parameter in named["KEYWORD_ONLY"]} == shared | own
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pixel'"):
+        StrongPixelAttack(brightness, MAP, 0.0, 1.0, pixel=2)  # type: ignore[call-arg]
 
 
 # What comes out
@@ -161,6 +203,14 @@ def test_restricted_to_the_strongest_of_the_mask() -> None:
         image = torch.full((1, 1, 4, 5), shade)
         tried.add(int((attack.perturb(image, 0) - image).abs().argmax()))
     assert tried <= {13, 14}
+
+
+def test_half_a_pixel_of_the_mask_is_rounded_up() -> None:
+    mask = torch.arange(20).view(4, 5) < 9
+    attack = StrongPixelAttack(model_that_must_not_run, MAP, 0.0, 1.0, fraction=0.5, mask=mask, pixels=6)
+    # 4.5 of 9 pixels are 5.
+    with pytest.raises(ValueError, match="pixels: expected at most the 5 pixels that may be changed, got 6"):
+        attack.perturb(torch.zeros(1, 1, 4, 5), 0)
 
 
 def test_proportional_sampling_draws_the_first_population_by_the_map() -> None:
@@ -396,7 +446,7 @@ def test_bad_model() -> None:
     ("options", "message"),
     [
         ({"population_size": 3}, "population_size: expected at least 4 candidates, got 3"),
-        ({"max_generations": -1}, "max_generations: expected a positive integer, got -1"),
+        ({"max_generations": -1}, "max_generations: expected an integer of at least 0, got -1"),
     ],
 )
 def test_bad_population(options: dict[str, Any], message: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from erfattr.datasets.micro_objects import MicroObjectDataset
 from erfattr.datasets.preprocessing import UnreadableImageError, standardize
-from erfattr.models.loading import demo_record
+from erfattr.models.demo import demo_record
 from erfattr.training.data import TrainingImages, find_images, split_indices
 from erfattr.training.recipes import Augmentation, Recipe
 

@@ -13,7 +13,7 @@ from erfattr.attr.dead_pixel_map import DeadPixelMap
 from erfattr.attr.erf import ERF
 from erfattr.metrics.corrected_imbalance import corrected_imbalance
 from erfattr.metrics.sizes import centroid
-from erfattr.models.loading import DemoNet
+from erfattr.models.demo import DemoNet
 from erfattr.training.pixel_use import PixelUse, measure_pixel_use
 
 
@@ -61,6 +61,13 @@ def test_it_goes_through_json(resnet: DemoNet) -> None:
 def test_images_of_fewer_than_three_strides_are_refused(resnet: DemoNet) -> None:
     with pytest.raises(ValueError, match="three strides of 32 x 32 pixels, got 64 x 64"):
         measure_pixel_use(resnet, torch.randn(16, 3, 64, 64, dtype=torch.float64))
+
+
+def test_a_stride_between_pixels_is_refused() -> None:
+    # Steps of two thirds of a pixel have no phases.
+    enlarged = nn.Sequential(nn.Upsample(scale_factor=1.5), ones(3, 1))
+    with pytest.raises(ValueError, match=r"model: expected a stride of whole pixels, got \(.*\) in 1\.0"):
+        measure_pixel_use(enlarged, NOISE)
 
 
 def test_bad_arguments(resnet: DemoNet) -> None:

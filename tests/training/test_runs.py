@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from erfattr.models.loading import DemoNet
 from erfattr.training.data import TrainingData, TrainingImages, find_images
+from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Augmentation, Recipe
-from erfattr.training.runs import Hardware, TrainingRun, replace_head, train
+from erfattr.training.runs import TrainingRun, train
 
 pytest.importorskip("lightning", reason="needs the extra train")
 
@@ -221,6 +221,35 @@ def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(
     assert next(line.split(",")[log[0].split(",").index("epoch")] for line in log[1:]) == "2"
 
 
+def test_the_best_epoch_is_remembered_in_a_folder_that_was_moved(
+    tmp_path: Path, classes: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from erfattr.training._fitting import Fitting
+
+    # Steps so long that the second epoch undoes what the first has learnt.
+    recipe = replace(CLASSES, learning_rate=0.5)
+    whole = train(small(), recipe, classes, tmp_path / "whole", hardware=CPU)
+    accuracies = [record["accuracy"] for record in whole.history]
+    assert whole.epoch == 1
+    assert accuracies[0] > accuracies[1]
+    step = Fitting.training_step
+
+    def stop(self: Fitting, *arguments: Any) -> Any:
+        if self.current_epoch == 2:
+            raise Killed
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitting, "training_step", stop)
+        with pytest.raises(Killed):
+            train(small(), recipe, classes, tmp_path / "stopped", hardware=CPU)
+    (tmp_path / "stopped").rename(tmp_path / "moved")
+    resumed = train(small(), recipe, classes, tmp_path / "moved", hardware=CPU)
+    assert without_times(resumed) == without_times(whole)
+    assert (resumed.epoch, resumed.test_accuracy) == (whole.epoch, whole.test_accuracy)
+    assert_equal_weights(resumed.model, whole.model)
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_pressed_again(
     tmp_path: Path, micro: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +320,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_runs import CPU, MICRO, small
 from dataclasses import replace
+from erfattr._processes import is_first_process
 from erfattr.training.runs import train
 from erfattr.training.data import TrainingImages, find_images
 recipe = replace(MICRO, epochs=30)
@@ -324,9 +354,21 @@ def test_two_processes_train_as_one(tmp_path: Path, folder: Path) -> None:
     # Batch statistics are of a process's own half of the batch, so the network has none.
     script = SCRIPT.replace(", small", ", linear").replace("small()", "linear()").replace("CPU)", "two)")
     script = script.replace("CPU,", "Hardware,").replace("data =", "two = Hardware('cpu', devices=2)\ndata =")
+    *rest, last = script.strip().split("\n")
+    said = "print('{}', is_first_process(), flush=True)"
+    script = "\n".join([*rest, said.format("before"), last, said.format("after")])
     (tmp_path / "script.py").write_text(script)  # Lightning starts the file once more for the second process
     words = [tmp_path / "script.py", Path(__file__).parent, folder, tmp_path / "two", 1]
-    subprocess.run([sys.executable, *map(str, words)], check=True, timeout=300)
+    ended = subprocess.run(
+        [sys.executable, *map(str, words)], check=True, timeout=300, stdout=subprocess.PIPE, text=True
+    )
+    # The environment tells it before the two form a group.
+    assert sorted(line for line in ended.stdout.splitlines() if line.startswith(("before", "after"))) == [
+        "after False",
+        "after True",
+        "before False",
+        "before True",
+    ]
     recipe = replace(MICRO, epochs=30)
     data = TrainingImages(find_images(folder), recipe).prepared(0)
     one = train(linear(), recipe, data, tmp_path / "one", hardware=CPU)
@@ -411,47 +453,27 @@ def test_bad_hardware(options: dict[str, Any], error: type[Exception], message: 
         Hardware(**options)
 
 
+WITHOUT_LIGHTNING = """
+import sys
+sys.modules["lightning"] = None
+import torch
+import erfattr.cli.compare, erfattr.cli.train, erfattr.training.comparison
+from erfattr.datasets.augmented_images import AugmentedDataset
+from erfattr.training.data import TrainingData
+from erfattr.training.recipes import find_recipe
+from erfattr.training.runs import train
+part = AugmentedDataset(torch.zeros(64, 3, 4, 4))
+data = TrainingData(part, part, part, (), "")
+train(torch.nn.Conv2d(3, 2, 1), find_recipe("micro_object"), data, ".")
+"""
+
+
 def test_lightning_is_needed_only_to_train_and_named_where_it_is_missing(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.modules['lightning'] = None; import torch, erfattr.cli, erfattr.training.comparison\n"
-        "from erfattr.training.runs import train, Hardware; from erfattr.training.recipes import find_recipe\n"
-        "from erfattr.training.data import TrainingData\n"
-        "from erfattr.datasets.augmented_images import AugmentedDataset\n"
-        "part = AugmentedDataset(torch.zeros(64, 3, 4, 4))\n"
-        "data = TrainingData(part, part, part, (), '')\n"
-        "train(torch.nn.Conv2d(3, 2, 1), find_recipe('micro_object'), data, '.')"
-    )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    words = [sys.executable, "-c", WITHOUT_LIGHTNING]
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert ended.stderr.splitlines()[-1].startswith("ImportError: training needs Lightning")
     assert ended.stderr.rstrip().endswith("pip install 'erfattr[train]'")
     assert list(tmp_path.iterdir()) == []
-
-
-# The last layer.
-
-
-def test_a_head_of_another_size_is_drawn_anew_and_one_of_this_size_is_kept() -> None:
-    model = DemoNet(10)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    torch.manual_seed(5)
-    state = torch.random.get_rng_state()
-    changed = replace_head(model, 3, seed=1)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert changed.fc.weight.shape == (3, 128)
-    assert torch.equal(changed.fc.weight, replace_head(model, 3, seed=1).fc.weight)
-    assert not torch.equal(changed.fc.weight, replace_head(model, 3, seed=2).fc.weight)
-    assert torch.equal(changed.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
-    assert_equal_weights(replace_head(model, 10), model)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_bad_heads() -> None:
-    with pytest.raises(ValueError, match="model: expected one that ends in a linear layer, got a Conv2d"):
-        replace_head(nn.Conv2d(3, 3, 1), 2)
-    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got 3"):
-        replace_head(3, 2)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="classes: expected a positive integer, got 0"):
-        replace_head(small(), 0)
 
 
 # Caller untouched.
