@@ -13,9 +13,9 @@ from captum.attr import Attribution, LayerAttribution, NeuronAttribution
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erfattr._batches import count_images, numbered_batches
+from erfattr._batches import as_arguments, count_images, numbered_batches
 from erfattr._checks import check_choice, check_positive_int, describe
-from erfattr._model import find_layer, untouched, weights_hash
+from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
 from erfattr.attr.targets import OutputTarget, named_classes
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
 
@@ -67,8 +67,9 @@ def calibrate(
 
     .. math:: R_{xy} = \frac{1}{N C} \sum_{n, z} |A_{nzxy}|
 
-    The model runs in evaluation mode and comes back as it was, as does the random state. Memory does not grow
-    with the number of images. It does not say what matters in any one image.
+    Images are put where the model is, in its dtype. It runs in evaluation mode and comes back as it was, as
+    does the random state. Memory does not grow with the number of images. It does not say what matters in any
+    one image.
 
     Args:
         method: A Captum attribution that returns maps of the input's size, on a ``torch.nn.Module``.
@@ -104,6 +105,8 @@ def calibrate(
         check_positive_int("max_examples", max_examples)
     streaming = StreamingStatistics()
     size = (0, 0)
+    device, dtype = device_and_dtype(model)
+    extra = as_arguments(settings.get("additional_forward_args"))
     with (
         untouched(model),
         _numpy_state_kept(),
@@ -113,11 +116,12 @@ def calibrate(
             inputs, target == "label", max_examples=max_examples
         ):
             size = images.shape[2], images.shape[3]
+            images = images.to(device=device, dtype=dtype)
             chosen: Any = target
             if isinstance(target, str):
                 check_choice("target", target, ("predicted", "label"))
                 with torch.no_grad():
-                    chosen = named_classes(target, model(images), labels, first_index)
+                    chosen = named_classes(target, model(images, *extra), labels, first_index)
             found = method.attribute(images, target=chosen, **settings)
             maps = to_size(found, size, interpolate_mode).detach().abs().mean(1)
             finite = torch.isfinite(maps).flatten(1).all(1)

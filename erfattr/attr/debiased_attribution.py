@@ -150,15 +150,15 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
         self.preserve_total = preserve_total
         self.interpolate_mode = interpolate_mode
         self._maps = sensitivity_map if isinstance(sensitivity_map, tuple) else (sensitivity_map,)
-        for one in self._maps:
-            if isinstance(one, Calibration):
-                refuse_other_method(one, method)
+        for sensitivity in self._maps:
+            if isinstance(sensitivity, Calibration):
+                refuse_other_method(sensitivity, method)
         self._reliefs: dict[int, Relief] = {}
         if period is not None or mode == "global":
             self._reliefs = {
-                index: read_relief(_measured(one), mode, period)
-                for index, one in enumerate(self._maps)
-                if one is not None
+                index: read_relief(_measured(sensitivity), mode, period)
+                for index, sensitivity in enumerate(self._maps)
+                if sensitivity is not None
             }
 
     @classmethod
@@ -252,9 +252,9 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 attributions of another size than the images.
         """
         images = _as_tuple(inputs)
-        for one in self._maps:
-            if isinstance(one, Calibration):
-                refuse_other_settings(one, arguments)
+        for sensitivity in self._maps:
+            if isinstance(sensitivity, Calibration):
+                refuse_other_settings(sensitivity, arguments)
         divisors = self._divisors(images)
         with _flags_kept(images):
             found = self.attribution_method.attribute(inputs, **arguments)
@@ -266,15 +266,15 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
         if len(maps) != len(divisors):
             raise ValueError(f"method: expected {len(divisors)} attributions, one an input, got {len(maps)}")
         debiased = tuple(
-            one
+            attributions
             if divisor is None
             else _divided(
-                to_size(one, (divisor.shape[0], divisor.shape[1]), self.interpolate_mode),
+                to_size(attributions, (divisor.shape[0], divisor.shape[1]), self.interpolate_mode),
                 divisor,
                 self.epsilon,
                 self.preserve_total,
             )
-            for one, divisor in zip(maps, divisors, strict=True)
+            for attributions, divisor in zip(maps, divisors, strict=True)
         )
         result = debiased if isinstance(found, tuple) else debiased[0]
         return (result, *delta) if delta else result
@@ -333,12 +333,12 @@ def _as_tuple(tensors: Any) -> tuple[Any, ...]:
 @contextmanager
 def _flags_kept(inputs: tuple[Any, ...]) -> Iterator[None]:
     """Leave ``requires_grad`` of the inputs as it was: after an error Captum does not."""
-    without = [one for one in inputs if isinstance(one, Tensor) and not one.requires_grad]
+    without = [image for image in inputs if isinstance(image, Tensor) and not image.requires_grad]
     try:
         yield
     finally:
-        for one in without:
-            one.requires_grad_(False)
+        for image in without:
+            image.requires_grad_(False)
 
 
 def _measured(sensitivity_map: Any) -> Any:
@@ -352,5 +352,5 @@ def _divided(values: Tensor, divisor: Tensor, epsilon: float, preserve_total: bo
     if not preserve_total:
         return result
     axes = (-3, -2, -1) if values.ndim >= 4 else (-2, -1)
-    before, after = (one.abs().sum(axes, keepdim=True) for one in (values, result))
+    before, after = (tensor.abs().sum(axes, keepdim=True) for tensor in (values, result))
     return result * torch.where(after > 0, before / after, 1.0)

@@ -62,6 +62,25 @@ def test_targets(model: nn.Module, images: Tensor) -> None:
     assert by_index.statistics.n_images == 2
 
 
+def test_images_are_brought_to_the_model_and_its_arguments_to_the_target() -> None:
+    class Shifted(nn.Module):
+        """Which class is predicted depends on the further argument."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1.0, 3.0], dtype=torch.float64))
+
+        def forward(self, value: Tensor, shift: Tensor) -> Tensor:
+            return value.mean((1, 2, 3))[:, None] * self.weight + shift
+
+    shift = torch.tensor([100.0, 0.0], dtype=torch.float64)
+    images = torch.rand(3, 1, 2, 2)  # float32, for a model in float64
+    found = calibrate(Saliency(Shifted()), [images], additional_forward_args=shift).statistics.mean
+    assert torch.equal(found, torch.full((2, 2), 1 / 4, dtype=torch.float64))
+    found = calibrate(Saliency(Shifted()), [images], additional_forward_args=-shift).statistics.mean
+    assert torch.equal(found, torch.full((2, 2), 3 / 4, dtype=torch.float64))
+
+
 def test_other_methods_have_other_maps(model: nn.Module, images: Tensor) -> None:
     found = calibrate(InputXGradient(model), images, target=1)
     model.eval()
