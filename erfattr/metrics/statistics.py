@@ -128,8 +128,8 @@ class StreamingStatistics:
             self._sums[: len(part) - before] += part[before:]
             for k in range(len(part)):
                 self._counts[(first + k) % self.groups] += 1
-        for one in maps:
-            self._squares.addcmul_(one, one)
+        for image_map in maps:
+            self._squares.addcmul_(image_map, image_map)
         self.n_images += len(maps)
 
     def state_dict(self) -> dict[str, Any]:

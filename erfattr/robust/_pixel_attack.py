@@ -1,21 +1,23 @@
-"""What all pixel attacks share: checks, and the loop from generation to generation."""
+"""What all pixel attacks share: settings and their checks, and the loop from generation to generation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from captum._utils.common import _format_additional_forward_args
 from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from erfattr._checks import as_numbers, check_positive_int, describe
+from erfattr._batches import as_arguments
+from erfattr._checks import as_numbers, check_int, check_positive_int, describe
 from erfattr._model import device_and_dtype, refuse_batch_statistics, untouched
 from erfattr.execution import Execution
-from erfattr.robust.pixel_search import PixelSearch, PixelSpace
+from erfattr.robust.pixel_search import PixelSearch
+from erfattr.robust.pixel_space import PixelSpace
 from erfattr.robust.pixel_trials import Trials
 
 Bound: TypeAlias = float | Sequence[float] | Tensor
@@ -24,65 +26,60 @@ Bound: TypeAlias = float | Sequence[float] | Tensor
 _ROUNDING = 1e-6
 
 
+@dataclass(eq=False, repr=False)
 class PixelAttack(Perturbation):  # type: ignore[misc]
-    """What the attacks share: checks, the loop over generations, and the report."""
+    """What the attacks share: checks, the loop over generations, and the report.
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        lower_bound: Bound,
-        upper_bound: Bound,
-        *,
-        pixels: int,
-        mask: Any,
-        levels: int | None,
-        max_batch_size: int,
-        check_every: int,
-        seed: int,
-        execution: Execution | None,
-    ) -> None:
-        super().__init__()
-        if not callable(forward_func):
+    A subclass adds its settings as keyword-only fields and says in ``_search`` how it searches.
+
+    The fields are the arguments of every attack; `OnePixelAttack` says what they are.
+    """
+
+    forward_func: Callable[..., Any]
+    # Of `StrongPixelAttack` only, where it is the second argument: a field keeps its place in subclasses.
+    sensitivity_map: Any = field(init=False)
+    lower_bound: Bound
+    upper_bound: Bound
+    _: KW_ONLY
+    pixels: int = 1
+    mask: Any = None
+    levels: int | None = None
+    max_batch_size: int = 64
+    check_every: int = 32
+    seed: int = 0
+    execution: Execution | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.forward_func):
             raise TypeError(
-                f"forward_func: expected a torch.nn.Module or another callable, got {describe(forward_func)}"
+                "forward_func: expected a torch.nn.Module or another callable, got "
+                f"{describe(self.forward_func)}"
             )
-        self.forward_func = forward_func
-        self.lower_bound = _bound("lower_bound", lower_bound)
-        self.upper_bound = _bound("upper_bound", upper_bound)
-        channels = {len(self.lower_bound), len(self.upper_bound)} - {1}
-        if len(channels) > 1:
+        lower, upper = _bound("lower_bound", self.lower_bound), _bound("upper_bound", self.upper_bound)
+        if len({len(lower), len(upper)} - {1}) > 1:
             raise ValueError(
-                f"upper_bound: expected {len(self.lower_bound)} channels as lower_bound has, got "
-                f"{len(self.upper_bound)}"
+                f"upper_bound: expected {len(lower)} channels as lower_bound has, got {len(upper)}"
             )
-        if not bool((self.lower_bound < self.upper_bound).all()):
+        if not bool((lower < upper).all()):
             raise ValueError(
-                f"upper_bound: expected values above lower_bound {self.lower_bound.tolist()}, got "
-                f"{self.upper_bound.tolist()}"
+                f"upper_bound: expected values above lower_bound {lower.tolist()}, got {upper.tolist()}"
             )
-        for name, value in (
-            ("pixels", pixels),
-            ("max_batch_size", max_batch_size),
-            ("check_every", check_every),
-        ):
-            check_positive_int(name, value)
-        if levels is not None:
-            check_positive_int("levels", levels)
-            if levels < 2:
-                raise ValueError(f"levels: expected at least 2 values of a channel or None, got {levels}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"seed: expected an integer, got {describe(seed)}")
-        if not 0 <= seed < 2**31:
-            raise ValueError(f"seed: expected an integer from 0 to 2**31 - 1, got {seed}")
-        self.execution = Execution() if execution is None else execution
-        if not isinstance(self.execution, Execution):
-            raise TypeError(f"execution: expected an Execution or None, got {describe(execution)}")
-        self.mask = None if mask is None else _mask(mask)
-        self.pixels = pixels
-        self.levels = levels
-        self.max_batch_size = max_batch_size
-        self.check_every = check_every
-        self.seed = seed
+        self.lower_bound, self.upper_bound = lower, upper
+        check_positive_int("pixels", self.pixels)
+        check_positive_int("max_batch_size", self.max_batch_size)
+        check_positive_int("check_every", self.check_every)
+        if self.levels is not None:
+            check_positive_int("levels", self.levels)
+            if self.levels < 2:
+                raise ValueError(
+                    f"levels: expected at least 2 values of a channel or None, got {self.levels}"
+                )
+        check_int("seed", self.seed)
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed: expected an integer from 0 to 2**31 - 1, got {self.seed}")
+        if self.execution is not None and not isinstance(self.execution, Execution):
+            raise TypeError(f"execution: expected an Execution or None, got {describe(self.execution)}")
+        self.mask = None if self.mask is None else _mask(self.mask)
 
     @log_usage()  # type: ignore[untyped-decorator]
     def perturb(
@@ -145,7 +142,7 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
                 pixels=count,
                 max_batch_size=self.max_batch_size,
                 check_every=self.check_every,
-                execution=self.execution,
+                execution=self.execution or Execution(),
                 bar=bar,
             )
             space = PixelSpace(images, lower, upper, allowed, weights, count, self.levels, self.seed)
@@ -174,7 +171,8 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
         """Return the bounds of each channel in the images' dtype, after checking the images against them."""
         channels = images.shape[1]
         bounds = []
-        for name, bound in (("lower_bound", self.lower_bound), ("upper_bound", self.upper_bound)):
+        for name, numbers in (("lower_bound", self.lower_bound), ("upper_bound", self.upper_bound)):
+            bound = _bound(name, numbers)
             if len(bound) not in (1, channels):
                 raise ValueError(
                     f"{name}: expected one value or {channels}, one for each channel, got {len(bound)}"
@@ -193,7 +191,8 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
         return lower, upper
 
 
-def _bound(name: str, value: Any) -> Tensor:
+def _bound(name: str, value: Bound) -> Tensor:
+    """Return a bound as float64, (1,) or (C,)."""
     numbers = [value] if isinstance(value, (int, float)) else value
     return torch.tensor(as_numbers(name, numbers), dtype=torch.float64)
 
@@ -235,11 +234,11 @@ def _targets(target: Any, count: int) -> Tensor:
 
 
 def _arguments(additional_forward_args: Any, count: int) -> tuple[Any, ...]:
-    arguments = _format_additional_forward_args(additional_forward_args) or ()
+    arguments = as_arguments(additional_forward_args)
     for argument in arguments:
         if isinstance(argument, Tensor) and argument.ndim and len(argument) != count:
             raise ValueError(
                 f"additional_forward_args: expected tensors of {count} entries, one for each image, got "
                 f"{describe(argument)}"
             )
-    return tuple(arguments)
+    return arguments

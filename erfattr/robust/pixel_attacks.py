@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from erfattr._checks import as_map, check_choice, check_fraction, check_positive_int
-from erfattr.execution import Execution
-from erfattr.robust._pixel_attack import Bound, PixelAttack
+from erfattr._checks import as_map, check_choice, check_non_negative_int, check_positive_int
+from erfattr.metrics.ranking import first_pixels
+from erfattr.robust._pixel_attack import PixelAttack
 from erfattr.robust.pixel_search import (
     DifferentialEvolution,
     GradientSearch,
     PixelSearch,
-    PixelSpace,
     RandomSearch,
 )
+from erfattr.robust.pixel_space import PixelSpace
 from erfattr.robust.pixel_trials import Trials
 
 # Candidates that a search without memory proposes at a time.
 _GENERATION = 128
 
 
+@dataclass(eq=False, repr=False)
 class OnePixelAttack(PixelAttack):
     r"""Differential evolution of one pixel, or few, that changes the class (Su et al., black box).
 
@@ -47,8 +47,6 @@ class OnePixelAttack(PixelAttack):
             (0 - mean) / std and (1 - mean) / std.
         pixels: How many pixels to change.
         mask: Pixels that may be changed, bool (H, W); by default all.
-        population_size: Candidates of each generation, at least 4.
-        max_generations: Generations after the first population.
         levels: Values a channel may take, evenly between the bounds: 256 for images of 8 bits; by
             default any.
         max_batch_size: Largest number of samples in a forward pass.
@@ -57,6 +55,8 @@ class OnePixelAttack(PixelAttack):
         seed: Of the random numbers, from 0.
         execution: How a module is run; by default on a folded, channels-last copy, and every success once
             more on the module itself.
+        population_size: Candidates of each generation, at least 4.
+        max_generations: Generations after the first population.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -65,6 +65,7 @@ class OnePixelAttack(PixelAttack):
     Example:
         Class 1 wins where the left half of an image sums up to more than 0.5: one pixel of 1 is enough.
 
+        >>> import torch
         >>> model = lambda x: torch.stack([x.sum((1, 2, 3)) * 0 + 0.5, x[..., :4].sum((1, 2, 3))], 1)
         >>> attack = OnePixelAttack(model, 0.0, 1.0)
         >>> adversarial, report = attack.perturb(torch.zeros(1, 1, 8, 8), target=0, return_report=True)
@@ -75,46 +76,22 @@ class OnePixelAttack(PixelAttack):
         J. Su, D. V. Vargas, K. Sakurai: One Pixel Attack for Fooling Deep Neural Networks, 2019.
     """
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        lower_bound: Bound,
-        upper_bound: Bound,
-        *,
-        pixels: int = 1,
-        mask: Any = None,
-        population_size: int = 400,
-        max_generations: int = 100,
-        levels: int | None = None,
-        max_batch_size: int = 64,
-        check_every: int = 32,
-        seed: int = 0,
-        execution: Execution | None = None,
-    ) -> None:
-        super().__init__(
-            forward_func,
-            lower_bound,
-            upper_bound,
-            pixels=pixels,
-            mask=mask,
-            levels=levels,
-            max_batch_size=max_batch_size,
-            check_every=check_every,
-            seed=seed,
-            execution=execution,
-        )
-        check_positive_int("population_size", population_size)
-        if population_size < 4:
-            raise ValueError(f"population_size: expected at least 4 candidates, got {population_size}")
-        if max_generations != 0:
-            check_positive_int("max_generations", max_generations)
-        self.population_size = population_size
-        self.max_generations = max_generations
+    _: KW_ONLY
+    population_size: int = 400
+    max_generations: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive_int("population_size", self.population_size)
+        if self.population_size < 4:
+            raise ValueError(f"population_size: expected at least 4 candidates, got {self.population_size}")
+        check_non_negative_int("max_generations", self.max_generations)
 
     def _search(self, space: PixelSpace, _trials: Trials, /) -> PixelSearch:
         return DifferentialEvolution(space, self.population_size, self.max_generations)
 
 
+@dataclass(eq=False, repr=False)
 class StrongPixelAttack(OnePixelAttack):
     """`OnePixelAttack` on the pixels that a sensitivity map calls strong.
 
@@ -133,14 +110,13 @@ class StrongPixelAttack(OnePixelAttack):
     Where aiming helps and where it does not is measured in the documentation.
 
     Args:
-        forward_func: As in `OnePixelAttack`.
+        forward_func: As in `OnePixelAttack`, and so all that is not named here.
         sensitivity_map: R, (H, W) of the images' size, such as a `DeadPixelMap`.
         lower_bound: As in `OnePixelAttack`.
         upper_bound: As in `OnePixelAttack`.
         fraction: Share of the allowed pixels to keep, in (0, 1]: the strongest.
         sampling: ``"uniform"``, ``"proportional"`` or ``"ranked"``: the first population, see above.
         mask: Pixels that may be changed, bool (H, W), of which the strongest are kept; by default all.
-        **options: As in `OnePixelAttack`.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -149,6 +125,7 @@ class StrongPixelAttack(OnePixelAttack):
             proportion; map and mask differ in size.
 
     Example:
+        >>> import torch
         >>> model = lambda x: torch.stack([x.sum((1, 2, 3)) * 0 + 0.5, x[..., :4].sum((1, 2, 3))], 1)
         >>> R = torch.tensor([1.0, 0.0]).repeat_interleave(4).repeat(8, 1)
         >>> attack = StrongPixelAttack(model, R, 0.0, 1.0, fraction=0.5)
@@ -156,105 +133,68 @@ class StrongPixelAttack(OnePixelAttack):
         tensor([True])
     """
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        sensitivity_map: Any,
-        lower_bound: Bound,
-        upper_bound: Bound,
-        *,
-        fraction: float = 0.25,
-        sampling: Literal["uniform", "proportional", "ranked"] = "uniform",
-        mask: Any = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(forward_func, lower_bound, upper_bound, mask=mask, **options)
-        self.sensitivity_map = as_map("sensitivity_map", sensitivity_map).detach().cpu().double()
-        check_fraction("fraction", fraction)
-        check_choice("sampling", sampling, ("uniform", "proportional", "ranked"))
-        self.fraction = fraction
-        self.sampling = sampling
+    sensitivity_map: Any
+    _: KW_ONLY
+    fraction: float = 0.25
+    sampling: Literal["uniform", "proportional", "ranked"] = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sensitivity_map = as_map("sensitivity_map", self.sensitivity_map).detach().cpu().double()
+        check_choice("sampling", self.sampling, ("uniform", "proportional", "ranked"))
         size = tuple(self.sensitivity_map.shape)
         if self.mask is not None and tuple(self.mask.shape) != size:
             raise ValueError(f"mask: expected the map's {size}, got {tuple(self.mask.shape)}")
-        self._kept = _strongest(self.sensitivity_map, fraction, self.mask)
-        if sampling == "proportional":
-            chosen = self.sensitivity_map[self._kept]
-            if not bool((chosen >= 0).all()) or not bool((chosen > 0).any()):
+        self._strongest = first_pixels(self.sensitivity_map, self.fraction, mask=self.mask)
+        if self.sampling == "proportional":
+            drawn_from = self.sensitivity_map[self._strongest]
+            if not bool((drawn_from >= 0).all()) or not bool((drawn_from > 0).any()):
                 raise ValueError(
                     "sensitivity_map: expected values not below zero and some above for "
-                    f'sampling="proportional", got {chosen.min():g} to {chosen.max():g}'
+                    f'sampling="proportional", got {drawn_from.min():g} to {drawn_from.max():g}'
                 )
-            self._kept &= self.sensitivity_map > 0
+            self._strongest &= self.sensitivity_map > 0
 
     def _allowed(self, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         if tuple(self.sensitivity_map.shape) != size:
             raise ValueError(
                 f"sensitivity_map: expected the images' {size}, got {tuple(self.sensitivity_map.shape)}"
             )
-        return self._kept, self.sensitivity_map if self.sampling == "proportional" else None
+        return self._strongest, self.sensitivity_map if self.sampling == "proportional" else None
 
     def _search(self, space: PixelSpace, _trials: Trials, /) -> PixelSearch:
         ranked = self.sensitivity_map if self.sampling == "ranked" else None
         return DifferentialEvolution(space, self.population_size, self.max_generations, ranked)
 
 
+@dataclass(eq=False, repr=False)
 class RandomPixelAttack(PixelAttack):
     """The baseline without a search: pixels drawn at random, each with a random corner colour (black box).
 
     Args:
-        forward_func: As in `OnePixelAttack`.
+        forward_func: As in `OnePixelAttack`, and so all that is not named here.
         lower_bound: As in `OnePixelAttack`.
         upper_bound: As in `OnePixelAttack`.
         max_candidates: Candidates for each image.
-        pixels: How many pixels to change.
-        mask: Pixels that may be changed, bool (H, W); by default all.
-        levels: As in `OnePixelAttack`.
-        max_batch_size: Largest number of samples in a forward pass.
-        check_every: Candidates of one image between two looks at whether it is done.
-        seed: Of the random numbers, from 0.
-        execution: As in `OnePixelAttack`.
 
     Raises:
         TypeError: an argument is of a wrong type.
         ValueError: a number is out of its range, or the lower bound not below the upper one.
 
     Example:
+        >>> import torch
         >>> model = lambda x: torch.stack([x.sum((1, 2, 3)) * 0 + 0.5, x[..., :4].sum((1, 2, 3))], 1)
         >>> attack = RandomPixelAttack(model, 0.0, 1.0, max_candidates=100)
         >>> attack.perturb(torch.zeros(1, 1, 8, 8), target=0).sum()
         tensor(1.)
     """
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        lower_bound: Bound,
-        upper_bound: Bound,
-        *,
-        max_candidates: int = 400,
-        pixels: int = 1,
-        mask: Any = None,
-        levels: int | None = None,
-        max_batch_size: int = 64,
-        check_every: int = 32,
-        seed: int = 0,
-        execution: Execution | None = None,
-    ) -> None:
-        super().__init__(
-            forward_func,
-            lower_bound,
-            upper_bound,
-            pixels=pixels,
-            mask=mask,
-            levels=levels,
-            max_batch_size=max_batch_size,
-            check_every=check_every,
-            seed=seed,
-            execution=execution,
-        )
-        check_positive_int("max_candidates", max_candidates)
-        self.max_candidates = max_candidates
+    _: KW_ONLY
+    max_candidates: int = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive_int("max_candidates", self.max_candidates)
 
     def _search(self, space: PixelSpace, _trials: Trials, /) -> PixelSearch:
         return RandomSearch(space, self._sizes())
@@ -265,6 +205,7 @@ class RandomPixelAttack(PixelAttack):
         return [min(_GENERATION, self.max_candidates - start) for start in starts]
 
 
+@dataclass(eq=False, repr=False)
 class GradientPixelAttack(RandomPixelAttack):
     """The reference that sees the gradient (white box): pixels in the order of the change that it predicts.
 
@@ -279,6 +220,7 @@ class GradientPixelAttack(RandomPixelAttack):
         ValueError: as in `RandomPixelAttack`.
 
     Example:
+        >>> import torch
         >>> model = lambda x: torch.stack([x.sum((1, 2, 3)) * 0 + 0.5, x[..., :4].sum((1, 2, 3))], 1)
         >>> attack = GradientPixelAttack(model, 0.0, 1.0, check_every=1)
         >>> attack.perturb(torch.zeros(1, 1, 8, 8), target=0, return_report=True)[1].queries
@@ -287,15 +229,3 @@ class GradientPixelAttack(RandomPixelAttack):
 
     def _search(self, space: PixelSpace, trials: Trials, /) -> PixelSearch:
         return GradientSearch(space, trials.slopes(trials.running()), self._sizes())
-
-
-def _strongest(values: Tensor, fraction: float, mask: Tensor | None) -> Tensor:
-    """Mark the strongest ``fraction`` of the pixels in ``mask``; equal ones are ranked by position."""
-    mask = torch.ones(values.shape, dtype=torch.bool) if mask is None else mask
-    count = round(fraction * int(mask.sum()))
-    if count == 0:
-        raise ValueError(f"fraction: expected at least one of {int(mask.sum())} pixels, got {fraction}")
-    ranked = torch.where(mask, values, -torch.inf).flatten().sort(descending=True, stable=True).indices
-    kept = torch.zeros(values.numel(), dtype=torch.bool)
-    kept[ranked[:count]] = True
-    return kept.view(values.shape)
