@@ -7,7 +7,8 @@
 A row is measured in rounds: one side, then the other, then the first again, so that a machine that slows down
 slows both. What is printed is the median of the rounds' ratios, and their range. ``whole`` counts a call from
 beginning to end, tracing and copying of the model included; ``an image`` is what one more image costs: the
-difference between a call with all images and a call with a few of them.
+difference between a call with all images and a call with a few of them. The row ``few images`` counts whole
+calls alone: the first of a model, which traces it, and a later one.
 
 The other sides: ``openerf`` (PyPI, the paper's first author; needs timm), with the images in memory on both
 sides or, in the row ``files``, with both sides reading them from a folder; the loop over single images that
@@ -19,6 +20,7 @@ pass, the same maps one after the other.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -44,22 +46,26 @@ from erfattr.execution import prepared
 from erfattr.receptive_field.trace import trace_layers
 
 OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")
-ROWS = (*OPENERF_ROWS, "loop", "large", "captum", "floor", "three maps", "processes", "memory")
+ROWS = (*OPENERF_ROWS, "loop", "large", "captum", "floor", "three maps", "processes", "memory", "few images")
 TARGETS = {"layer4": 1.5, "layer2": 7, "layer1": 40, "large": 4, "floor": 0.9, "three maps": 1.3}
 
 
 def literal_loop(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
     """Eq. 1 to 3, one image at a time, as the scripts people copy do it."""
-    features: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: features.append(output))
+    units: list[Tensor] = []
+
+    def read(_module: nn.Module, _inputs: object, features: Tensor) -> None:
+        # At once: DenseNet works in place on its last map.
+        height, width = features.shape[2:]
+        units.append(features[:, :, height // 2, width // 2].mean())
+
+    handle = layer.register_forward_hook(read)
     total = torch.zeros(images.shape[2:], device=images.device)
     for image in images.split(1):
         image = image.clone().requires_grad_(True)
-        features.clear()
+        units.clear()
         model(image)
-        height, width = features[0].shape[2:]
-        unit = features[0][:, :, height // 2, width // 2].mean()
-        (gradient,) = torch.autograd.grad(unit, image)
+        (gradient,) = torch.autograd.grad(units[0], image)
         total += gradient.mean((0, 1)).relu()
     handle.remove()
     return total / len(images)
@@ -164,6 +170,51 @@ def compare(
         flush=True,
     )
     return row
+
+
+# Network, layer, images, and what is aimed at: the loop's time over that of the whole call.
+FEW_IMAGES = (
+    ("resnet50", "layer1", 12, 15),
+    ("resnet50", "layer2", 12, 6),
+    ("resnet50", "layer4", 12, 1.4),
+    ("densenet201", None, 1, 1 / 1.5),
+)
+
+
+def few_images(
+    name: str, layer: str | None, count: int, target: float, options: argparse.Namespace, execution: Execution
+) -> dict[str, object]:
+    """Measure whole calls of few images beside the loop: the first call of a model, and a later one."""
+    model = torchvision.models.get_model(name, weights=None).eval().to(options.device)
+    images = torch.randn(count, 3, 224, 224).to(options.device)
+    watched = model.features if layer is None else model.get_submodule(layer)
+    expected = literal_loop(model, watched, images).cpu()
+    first, later, differences = [], [], []
+    for _ in range(options.rounds):
+        # What was traced is remembered with a model, so the first call needs one that is new.
+        erf = ERF(copy.deepcopy(model), layer, execution=execution)
+        maps: list[Tensor] = []
+        loop = timed(lambda: literal_loop(model, watched, images), options.device)
+        cold = timed(lambda erf=erf, maps=maps: maps.append(erf.attribute(images)), options.device)
+        warm = timed(lambda erf=erf: erf.attribute(images), options.device)
+        loop = (loop + timed(lambda: literal_loop(model, watched, images), options.device)) / 2
+        first.append(loop / cold)
+        later.append(loop / warm)
+        differences.append(float((maps[0] - expected).abs().max() / expected.max()))
+    label = f"{name} {layer or 'last map'}, {count} image{'s' * (count > 1)}"
+    print(
+        f"{label:30s} whole calls: first {statistics.median(first):6.2f} x ({min(first):.2f} to "
+        f"{max(first):.2f})   later {statistics.median(later):6.2f} x ({min(later):.2f} to {max(later):.2f})"
+        f"   target {target:.3g}   the maps differ by {max(differences):.1e} of their maximum",
+        flush=True,
+    )
+    return {
+        "row": label,
+        "ratio_first_call": first,
+        "ratio_later_call": later,
+        "target": target,
+        "largest_difference": max(differences),
+    }
 
 
 def peak_memory(images: int, model: str) -> float:
@@ -391,6 +442,8 @@ def main() -> None:
                 options,
             )
         )
+    if "few images" in options.rows:
+        rows += [few_images(*case, options, execution) for case in FEW_IMAGES]
     if "processes" in options.rows:
         rows.append(scaling(options.rounds))
     if "memory" in options.rows:
