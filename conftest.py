@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-# Of several workers each takes one thread, and so does what it starts.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    torch.set_num_threads(1)
-else:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+# One thread each, here and in what a test starts. On a busy machine two would wait for each other, spinning:
+# up to ten times the processor time. `make test` divides the tests among processes instead.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+torch.set_num_threads(1)
 
 # What a newcomer runs draws the same examples every time; `make test-explore` draws new ones.
 ALWAYS = {"database": None, "deadline": None, "print_blob": True}
