@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch import nn
 
 from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
+from erfattr._processes import is_first_process
 from erfattr.datasets.image_loader import ImageLoader
 from erfattr.metrics.statistics import MapStatistics
 
@@ -102,3 +103,37 @@ def test_failure_of_one_process_ends_all(tmp_path: Path) -> None:
     message = "ValueError: inputs: expected finite images, got NaN or infinity in image 5"
     assert first == message
     assert second in (message, f"ProcessError: process 0 of 2 failed: {message}")
+
+
+# Which process writes.
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # the second machine's first process
+        ({"LOCAL_RANK": "1"}, False),  # as Lightning starts it
+        ({"SLURM_PROCID": "1"}, False),
+        ({"LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),
+    ],
+)
+def test_without_a_group_the_launcher_says_which_process_is_the_first(
+    given: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first
+
+
+def test_in_a_group_its_rank_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert is_first_process()
+    finally:
+        dist.destroy_process_group()
+    assert not is_first_process()

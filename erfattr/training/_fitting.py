@@ -291,6 +291,7 @@ def quiet() -> Iterator[None]:
                 "The '.*dataloader' does not have many workers",
                 "GPU available but not used",
                 "Checkpoint directory .* exists",
+                "The dirpath has changed",  # which ModelCheckpoint minds, and a run that is resumed does not
                 "Experiment logs directory",
                 ".*LeafSpec",
             ):

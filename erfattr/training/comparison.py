@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from erfattr._checks import check_positive_int, describe
 from erfattr._files import environment, plain, write_json, writing
+from erfattr._model import weights_hash
 from erfattr._processes import is_first_process
-from erfattr.models.loading import weights_hash
 from erfattr.remedies.variants import make_variant
 from erfattr.report.text_table import text_table
 from erfattr.training.data import TrainingImages

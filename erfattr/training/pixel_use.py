@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from erfattr._checks import check_positive_int, describe
+from erfattr._checks import check_module, check_positive_int, describe
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
 from erfattr.datasets.image_loader import ImageLoader
@@ -78,7 +78,8 @@ def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) ->
 
     Raises:
         TypeError: ``model`` is not a module, ``images`` not a tensor, or ``batch_size`` not an integer.
-        ValueError: too few images for standard errors, images that are too small, or as `SensitivityMaps`.
+        ValueError: too few images for standard errors, images that are too small, a stride that is not of
+            whole pixels, or as `SensitivityMaps`.
 
     Example:
         >>> import torch
@@ -89,8 +90,7 @@ def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) ->
         >>> use.unit, use.centroid, use.period, round(use.phase_contrast, 3)
         ((2, 2), (4.0, 4.0), (2, 2), 0.484)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     if not isinstance(images, Tensor):
         raise TypeError(f"images: expected a tensor (N, C, H, W), got {describe(images)}")
     check_positive_int("batch_size", batch_size)
@@ -100,8 +100,10 @@ def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) ->
     height, width = output.mean.shape
     if erf.source is None or erf.source.unit is None:
         raise ValueError("model: expected a feature map with units")
-    stride = theoretical_receptive_field(model, erf.source.layer, (height, width)).stride
-    period = round(stride[0]), round(stride[1])
+    field = theoretical_receptive_field(model, erf.source.layer, (height, width))
+    period = field.period
+    if period is None:
+        raise ValueError(f"model: expected a stride of whole pixels, got {field.stride} in {field.layer}")
     if height < 3 * period[0] - 2 or width < 3 * period[1] - 2:
         raise ValueError(
             f"images: expected at least three strides of {period[0]} x {period[1]} pixels, "

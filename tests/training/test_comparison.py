@@ -15,9 +15,10 @@ from erfattr.models.loading import weights_hash
 from erfattr.remedies.variants import make_variant
 from erfattr.training.comparison import Mean, PairedDifference, TrainingComparison, compare_training
 from erfattr.training.data import TrainingImages, find_images
+from erfattr.training.hardware import Hardware
 from erfattr.training.pixel_use import measure_pixel_use
 from erfattr.training.recipes import Recipe
-from erfattr.training.runs import Hardware, train
+from erfattr.training.runs import train
 
 CPU = Hardware("cpu")
 RECIPE = Recipe(
