@@ -43,8 +43,8 @@ from .receptive_field.field import ReceptiveField as ReceptiveField
 from .receptive_field.nan_probe import nan_probe as nan_probe
 from .receptive_field.trace import receptive_fields as receptive_fields
 from .receptive_field.trace import theoretical_receptive_field as theoretical_receptive_field
-from .remedies.downsampling import average_shortcuts as average_shortcuts
-from .remedies.downsampling import blur_downsampling as blur_downsampling
+from .remedies.average_shortcuts import average_shortcuts as average_shortcuts
+from .remedies.blur import blur_downsampling as blur_downsampling
 from .remedies.kernel_padding import pad_kernels as pad_kernels
 from .remedies.model_changes import LayerChange as LayerChange
 from .remedies.model_changes import ModelChanges as ModelChanges

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from erfattr._checks import Precision, check_choice, describe
-from erfattr.remedies.downsampling import AveragedConv2d, BlurredConv2d
+from erfattr.remedies.average_shortcuts import AveragedConv2d
+from erfattr.remedies.blur import BlurredConv2d
 from erfattr.remedies.kernel_padding import PaddedConv2d, PaddedConv2dSame
 
 # Linear in weight and bias, channel by channel: what a batch normalisation does can go into them.

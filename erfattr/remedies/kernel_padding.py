@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from erfattr._checks import check_bool, check_choice
 from erfattr.remedies.model_changes import (
+    OTHER_FUNCTION,
     Model,
     ModelChanges,
     Plan,
@@ -257,7 +258,7 @@ class _Padding:
             raise RefusedError("a pool that returns indices cannot be widened")
         if getattr(module, "divisor_override", None):
             raise RefusedError("a pool with a divisor of its own cannot be widened")
-        return Plan("another function than before", words(module, kernel), partial(_widen, kernel=kernel))
+        return Plan(OTHER_FUNCTION, words(module, kernel), partial(_widen, kernel=kernel))
 
     def _check_users(self, module: nn.Conv2d, added: tuple[int, int]) -> None:
         for name, user in self.users[id(module.weight)].items():

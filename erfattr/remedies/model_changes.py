@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from erfattr._checks import describe, suggest
+from erfattr._checks import check_module, describe, suggest
 
 Model = TypeVar("Model", bound=nn.Module)
+
+# Note of a change that no zeros make harmless.
+OTHER_FUNCTION = "another function than before"
 
 _KINDS = (
     (nn.modules.conv._ConvTransposeNd, "transposed convolution"),
@@ -94,8 +97,7 @@ class Plan:
 
 def check_model(model: Any, skip: Any) -> None:
     """Raise unless ``model`` consists of Python modules and ``skip`` names some of them."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError(
             "model: expected Python modules, got a scripted one; change it before torch.jit.script"
@@ -156,10 +158,10 @@ def changed_copy(
     duplicate = _copied(model)
     layers = dict(duplicate.named_modules())
     changes = []
-    for name, each in plans.items():
-        changes.append(LayerChange(name, words(layers[name]), each.after, each.note))
-        if each.edit is not None:
-            each.edit(layers[name])
+    for name, planned in plans.items():
+        changes.append(LayerChange(name, words(layers[name]), planned.after, planned.note))
+        if planned.edit is not None:
+            planned.edit(layers[name])
     return duplicate, ModelChanges(tuple(changes))
 
 
@@ -171,24 +173,24 @@ def pair(value: Any) -> tuple[int, int]:
 def words(module: Any, kernel: Any = None, stride: Any = None) -> str:
     """Name kind, kernel and stride of a convolution or pool, with another kernel or stride if wanted."""
     kind = next(word for kind, word in _KINDS if isinstance(module, kind))
-    size, steps = (_numbers(module, kernel or module.kernel_size), _numbers(module, stride or module.stride))
-    step = steps[:1] if len(set(steps)) == 1 else steps
-    return f"{'x'.join(size)} {kind}, stride {'x'.join(step)}"
+    size = _per_axis(module, kernel or module.kernel_size)
+    steps = _per_axis(module, stride or module.stride)
+    if len(set(steps)) == 1:
+        steps = steps[:1]
+    return f"{'x'.join(map(str, size))} {kind}, stride {'x'.join(map(str, steps))}"
 
 
-def _numbers(module: nn.Module, value: Any) -> list[str]:
-    """Return a size as PyTorch writes it out, one number for each axis; pools may hold one for all."""
+def _per_axis(module: nn.Module, value: Any) -> tuple[int, ...]:
+    """Return a size with one number for each axis; pools may hold one for all."""
     if not isinstance(value, int):
-        return [str(number) for number in value]
+        return tuple(value)
     axes = next((axes for axes, kinds in _POOL_AXES.items() if isinstance(module, kinds)), 2)
-    return [str(value)] * axes
+    return (value,) * axes
 
 
 def _downsamples(module: nn.Module) -> bool:
-    if not isinstance(module, tuple(kind for kind, _ in _KINDS)):
-        return False
-    stride: Any = module.stride
-    return max([stride] if isinstance(stride, int) else stride) > 1
+    known = isinstance(module, tuple(kind for kind, _ in _KINDS))
+    return known and max(_per_axis(module, module.stride)) > 1
 
 
 def _copied(model: Model) -> Model:

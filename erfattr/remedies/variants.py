@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erfattr._checks import describe, suggest
+from erfattr._checks import check_module, describe, suggest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,26 +40,25 @@ def _padded(model: nn.Module, _: int) -> nn.Module:
 
 
 def _blurpool(model: nn.Module, _: int) -> nn.Module:
-    from erfattr.remedies.downsampling import blur_downsampling
+    from erfattr.remedies.blur import blur_downsampling
 
     return blur_downsampling(model)
 
 
 def _resnetd(model: nn.Module, _: int) -> nn.Module:
-    from erfattr.remedies.downsampling import average_shortcuts
+    from erfattr.remedies.average_shortcuts import average_shortcuts
 
     return average_shortcuts(model)
 
 
 def _padded_fresh(model: nn.Module, seed: int) -> nn.Module:
-    import torch
     from torch import nn
 
+    from erfattr._model import seeded
     from erfattr.remedies.kernel_padding import pad_kernels
 
     padded, changes = pad_kernels(model, pool="widen", return_changes=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         for name in changes.changed:
             layer = padded.get_submodule(name)
             if isinstance(layer, nn.Conv2d):  # as ResNets are initialised
@@ -95,10 +94,7 @@ def make_variant(name: str, model: nn.Module, seed: int = 0) -> nn.Module:
         >>> make_variant("padded", nn.Conv2d(3, 8, 3, stride=2, padding=1)).kernel_size
         (4, 4)
     """
-    from torch import nn
-
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     if not isinstance(name, str):
         raise TypeError(f"variant: expected a name, got {describe(name)}")
     if name not in VARIANTS:

@@ -1,4 +1,4 @@
-"""Other remedies than kernel padding, in a copy of the model: blurred steps and averaged shortcuts."""
+"""BlurPool: odd kernels with stride 2 step only after a blur, in a copy of the model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from erfattr._checks import check_bool, check_positive_int
 from erfattr.remedies.kernel_padding import added_taps, padding_below
 from erfattr.remedies.model_changes import (
+    OTHER_FUNCTION,
     Model,
     ModelChanges,
     Plan,
@@ -24,8 +25,6 @@ from erfattr.remedies.model_changes import (
     pair,
     words,
 )
-
-_OTHER = "another function than before"
 
 
 def binomial(size: int, stride: tuple[int, int]) -> Tensor:
@@ -90,25 +89,6 @@ class BlurredMaxPool2d(nn.MaxPool2d):
     def extra_repr(self) -> str:
         """Return ``nn.MaxPool2d``'s line and the blur."""
         return f"{super().extra_repr()}, taps={tuple(self.taps.shape)}, blur_stride={self.blur_stride}"
-
-
-class AveragedConv2d(nn.Conv2d):
-    """A 1x1 convolution of means over as many pixels as it used to step.
-
-    Attributes:
-        window: Rows and columns of the mean, and its stride.
-    """
-
-    window: tuple[int, int]
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Average the pixels of each window that lie in the image, then convolve."""
-        means = F.avg_pool2d(input, self.window, self.window, ceil_mode=True)
-        return super().forward(means)
-
-    def extra_repr(self) -> str:
-        """Return ``nn.Conv2d``'s line and the window."""
-        return f"{super().extra_repr()}, window={self.window}"  # type: ignore[no-untyped-call]
 
 
 @overload
@@ -198,7 +178,7 @@ def _plan_blur(module: nn.Module, size: int) -> Plan:
         raise RefusedError(f"a {type(module).__name__} of its own kind or with indices cannot be blurred")
     else:
         edit = partial(_blur_pool, size=size, blur=blur, rest=rest)
-    return Plan(_OTHER, f"{words(module, stride=rest)}, then a blur of {size} taps", edit)
+    return Plan(OTHER_FUNCTION, f"{words(module, stride=rest)}, then a blur of {size} taps", edit)
 
 
 def _blur_convolution(module: Any, size: int, blur: tuple[int, int], rest: tuple[int, int]) -> None:
@@ -212,69 +192,3 @@ def _blur_pool(module: Any, size: int, blur: tuple[int, int], rest: tuple[int, i
     module.__class__ = BlurredMaxPool2d
     module.register_buffer("taps", binomial(size, blur), persistent=False)
     module.blur_stride, module.stride, module.ceil_mode = blur, rest, False
-
-
-@overload
-def average_shortcuts(
-    model: Model, *, skip: Collection[str] = ..., return_changes: Literal[False] = ...
-) -> Model: ...
-
-
-@overload
-def average_shortcuts(
-    model: Model, *, skip: Collection[str] = ..., return_changes: Literal[True]
-) -> tuple[Model, ModelChanges]: ...
-
-
-def average_shortcuts(
-    model: Model, *, skip: Collection[str] = (), return_changes: bool = False
-) -> Model | tuple[Model, ModelChanges]:
-    """Return a copy of ``model`` in which 1x1 convolutions with a stride read means of pixels (ResNet-D).
-
-    A 1x1 convolution with stride 2, as in the shortcuts of ResNets, reads one pixel of four. Here it reads
-    the mean of the four, at the border of those that exist. Outputs have the size of the original's and other
-    values. Weights are shared in value and have the same names. Larger kernels keep their imbalance.
-
-    Args:
-        model: Any module; only read. Every 1x1 convolution with a stride and without padding is changed.
-        skip: Dotted names of layers to leave.
-        return_changes: Return the record of the changes as well.
-
-    Returns:
-        The copy; with ``return_changes`` also the :class:`ModelChanges`.
-
-    Raises:
-        TypeError: an argument is of a wrong type.
-        ValueError: ``skip`` names no layer; a layer to be changed is of a class of its own, is parametrised
-            or has no weights yet. All such layers are named.
-
-    Example:
-        >>> import torch
-        >>> model = torch.nn.Conv2d(1, 1, 1, stride=2, bias=False)
-        >>> _ = torch.nn.init.ones_(model.weight)
-        >>> image = torch.tensor([[[[0.0, 4.0, 8.0], [0.0, 4.0, 8.0]]]])
-        >>> model(image).flatten().tolist(), average_shortcuts(model)(image).flatten().tolist()
-        ([0.0, 8.0], [2.0, 8.0])
-
-    References:
-        T. He et al.: Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019.
-    """
-    check_bool("return_changes", return_changes)
-    check_model(model, skip)
-    changed, changes = changed_copy(model, _plan_average, skip)
-    return (changed, changes) if return_changes else changed
-
-
-def _plan_average(module: nn.Module) -> Plan:
-    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
-        return Plan("not a 1x1 convolution")
-    if module.padding not in ((0, 0), "valid"):
-        return Plan("it pads")
-    check_convolution(module, nn.Conv2d)
-    rows, columns = module.stride
-    return Plan(_OTHER, f"{words(module, stride=(1, 1))}, of {rows}x{columns} means", _average)
-
-
-def _average(module: Any) -> None:
-    module.__class__ = AveragedConv2d
-    module.window, module.stride = module.stride, (1, 1)
