@@ -29,7 +29,6 @@ The parts:
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import sys
@@ -44,7 +43,7 @@ import torch
 import torchvision
 from matplotlib.figure import Figure
 from scipy.optimize import differential_evolution
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import binomtest, sem, spearmanr
 from torch import Tensor, nn
 
 from erfattr import (
@@ -151,7 +150,7 @@ def paired(mine: Tensor, its: Tensor) -> dict[str, Any]:
     """Difference of two success rates over the same images, its 95 % interval and McNemar's exact p."""
     only_mine, only_its = int((mine & ~its).sum()), int((its & ~mine).sum())
     difference = mine.double() - its.double()
-    margin = 1.96 * float(difference.std()) / math.sqrt(len(mine))
+    margin = 1.96 * float(sem(difference.numpy()))
     p = binomtest(only_mine, only_mine + only_its).pvalue if only_mine + only_its else 1.0
     mean = float(difference.mean())
     return {"difference": mean, "interval": (mean - margin, mean + margin), "p": p}
@@ -323,7 +322,7 @@ def share_outside_forward(model: nn.Module, images: Tensor, labels: Tensor, seed
     spent = 0.0
     answers = Trials._answers
 
-    def timed(self: Trials, forward: Callable[..., Any], *given: Any, **options: Any) -> Tensor:
+    def timed(self: Trials, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
         def run(*inputs: Any) -> Any:
             nonlocal spent
             begun = clock()
@@ -599,7 +598,7 @@ def padding(options: argparse.Namespace, photographs: Photographs) -> list[dict[
     names = list(models)
     for name in names[1:]:
         change = gaps[name] - gaps[names[0]]
-        margin = 1.96 * float(change.std()) / math.sqrt(len(change))
+        margin = 1.96 * float(sem(change.numpy()))
         rows.append(
             {
                 "gap_of": name,

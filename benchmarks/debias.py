@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from captum.attr import Attribution, GuidedBackprop, IntegratedGradients, NoiseTunnel, Saliency
 from captum.metrics import infidelity
+from scipy.stats import sem
 from torch import Tensor, nn
 
 from erfattr import Calibration, ImageFiles, estimate_phase_profile, load_model
@@ -72,7 +73,7 @@ def debiased(values: Tensor, statistics: MapStatistics, variant: str, period: in
 
 def interval(values: Tensor) -> tuple[float, float]:
     """Return the mean over images and half of its 95 % confidence interval."""
-    return values.mean().item(), 1.96 * values.std().item() / math.sqrt(len(values))
+    return values.mean().item(), 1.96 * float(sem(values.numpy()))
 
 
 class Setting:

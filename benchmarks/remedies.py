@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from scipy.stats import sem
 from torch import Tensor, nn
 
 from erfattr import average_shortcuts, blur_downsampling, load_model, pad_kernels, sample_images
@@ -64,7 +65,7 @@ def time_ratios(model: nn.Module, original: nn.Module, images: Tensor, rounds: i
 
 def cell(values: Sequence[float], error: float) -> str:
     if len(values) > 1:
-        error = statistics.stdev(values) / len(values) ** 0.5
+        error = float(sem(values))
     return f"{statistics.mean(values):.3f} +- {error:.3f}"
 
 
@@ -74,8 +75,7 @@ def row(uses: Sequence[PixelUse]) -> str:
         cell([use.l1.value for use in uses], uses[0].l1.standard_error),
         cell([use.l2.value for use in uses], uses[0].l2.standard_error),
         cell([use.phase_contrast for use in uses], uses[0].phase_error),
-        f"{statistics.mean(offsets):+.1f}"
-        + (f" +- {statistics.stdev(offsets) / len(offsets) ** 0.5:.1f}" if len(offsets) > 1 else ""),
+        f"{statistics.mean(offsets):+.1f}" + (f" +- {sem(offsets):.1f}" if len(offsets) > 1 else ""),
         "-" if uses[0].unit_center is None else f"{uses[0].unit_center[0]:g}",
     ]
     return " | ".join(cells)
