@@ -97,10 +97,10 @@ def run(options: argparse.Namespace) -> None:
         if isinstance(sensitivity.map, Calibration):
             save_calibration(sensitivity.map, stage / "calibration.pt")
             written.append("calibration.pt")
-    for image in explained:
-        raw, after = image.strengths()
-        change = float((after - raw).abs().mean() / raw.mean())
-        print(f"{image.name}: class {image.target}, changed by {100 * change:.1f} % of the mean attribution")
+    for result in explained:
+        raw, after = result.strengths()
+        change = 100 * float((after - raw).abs().mean() / raw.mean())
+        print(f"{result.name}: class {result.target}, changed by {change:.1f} % of the mean attribution")
     print()
     print_written(options.output, written)
 

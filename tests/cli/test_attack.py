@@ -33,24 +33,24 @@ def test_embedded_images_are_changed_in_one_strong_pixel_each(
     classes = demo_record()["classes"]
     successes = 0
     for index in range(6):
-        one = result["images"][f"embedded_{index}"]
-        ((y, x),) = one["positions"]
+        attacked = result["images"][f"embedded_{index}"]
+        ((y, x),) = attacked["positions"]
         assert strong[y, x]
         file = tmp_path / f"embedded_{index}_adversarial.png"
-        assert file.exists() == one["success"]
-        if not one["success"]:
+        assert file.exists() == attacked["success"]
+        if not attacked["success"]:
             continue
         successes += 1
         changed = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
         assert (changed != originals[index]).any(0).nonzero().tolist() == [[y, x]]
-        assert one["colors"] == [
+        assert attacked["colors"] == [
             {"before": originals[index, :, y, x].tolist(), "after": changed[:, y, x].tolist()}
         ]
         # Read again from its file the image has another label: the one that was reported.
         with torch.no_grad():
             answers = model(torch.stack([images[index], standardize(changed)]))
-        assert [classes[answer] for answer in answers.argmax(1)] == [one["before"], one["after"]]
-        assert one["before"] != one["after"]
+        assert [classes[answer] for answer in answers.argmax(1)] == [attacked["before"], attacked["after"]]
+        assert attacked["before"] != attacked["after"]
     assert 0 < successes == result["summary"]["successes"]
     assert result["summary"]["attacked"] == 6
     assert (tmp_path / "contact_sheet.png").stat().st_size > 10_000
@@ -102,10 +102,10 @@ def test_class_to_reach_several_pixels_and_a_map_from_a_file(folder: Path, tmp_p
     )
     assert run(*SMALL, *words, "--output", out) == 0
     result = json.loads((out / "result.json").read_text())
-    for one in result["images"].values():
-        assert len({tuple(position) for position in one["positions"]}) == 3
-        assert all(10 <= y < 14 and 20 <= x < 24 for y, x in one["positions"])
-        assert one["success"] == (one["after"] == demo_record()["classes"][5])
+    for attacked in result["images"].values():
+        assert len({tuple(position) for position in attacked["positions"]}) == 3
+        assert all(10 <= y < 14 and 20 <= x < 24 for y, x in attacked["positions"])
+        assert attacked["success"] == (attacked["after"] == demo_record()["classes"][5])
 
 
 @pytest.mark.parametrize(

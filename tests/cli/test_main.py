@@ -1,167 +1,93 @@
-"""The command line, run as a user runs it (in this process, but for the two that show it installed)."""
+"""The command line as a whole: usage, what is imported when, interruptions, the environment of a run."""
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from erfattr import ERF, DeadPixelMap, compare_imbalance, demo_model, sample_images
+import erfattr
 from erfattr.cli import main
 
+COMMANDS = ("map", "rf", "train", "compare", "debias", "attack")
+# What takes seconds to import.
+HEAVY = ("torch", "torchvision", "numpy", "scipy", "matplotlib", "skimage", "lmfit", "captum", "lightning")
+# Runs the command line on the words that follow, and says in the last line what it has imported.
+IMPORTS = """
+import sys
+from erfattr.cli import main
+try:
+    sys.exit(main())
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes of small images."""
-    generator = np.random.default_rng(0)
-    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (70, 80, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "images"
+# Runs the command line until torch is looked for, and says what OpenMP, which comes with it, would read.
+STOP_AT_TORCH = """
+import os, sys
+from erfattr.cli import main
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            sys.exit(os.environ.get("OMP_WAIT_POLICY", "not set"))
+sys.meta_path.insert(0, Finder)
+main()
+"""
 
 
 def run(*words: object) -> int:
     return main([str(word) for word in words])
 
 
-def test_map_of_embedded_images_equals_the_library(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    layers = ("--layers", "layer2", "last", "output")
-    assert run("map", "--count", 3, "--size", 96, *layers, "--batch-size", 2, "--output", out) == 0
-    model, images = demo_model(), sample_images(3, 96)
-    # Batches of another size: in float32 a few ReLU decisions flip.
-    for name, expected in (
-        ("layer2", ERF(model, "layer2").attribute(images)),
-        ("layer4", ERF(model).attribute(images)),
-        ("output", DeadPixelMap(model).attribute(images)),
-    ):
-        found = np.load(out / f"{name}.npy")
-        assert np.abs(found - expected.numpy()).max() <= 0.01 * expected.max()
-        assert (out / f"{name}.png").stat().st_size > 10_000
-    result = json.loads((out / "result.json").read_text())
-    record = result["record"]
-    assert record["model"]["name"] == "demo"
-    assert len(record["model"]["weights_sha256"]) == 64
-    assert record["images"]["count"] == 3
-    assert result["maps"]["layer4"]["unit"] == [1, 1]
-    assert result["maps"]["layer4"]["center"] == [32.0, 32.0]
-    assert result["maps"]["layer4"]["theoretical_receptive_field"]["size"] == [435, 435]
-    assert result["maps"]["output"]["phase_period"] == [32, 32]
-    printed = capsys.readouterr().out
-    assert "layer4, unit (1, 1)" in printed
-    assert "centred on pixel (32, 32)" in printed
-    assert str(out / "maps.png") in printed
-
-
-def test_recorded_command_repeats_the_run(tmp_path: Path, folder: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    options = ("--images", folder, "--size", 64, "--layers", "layer2", "output", "--unit", "3,4")
-    assert run("map", *options, "--target", "label", "--rectify", "abs", "--output", first) == 0
-    command = json.loads((first / "result.json").read_text())["record"]["command"]
-    command[command.index(str(first))] = str(second)
-    assert command[0] == "erfattr"
-    assert main(command[1:]) == 0
-    for name in ("layer2.npy", "output.npy"):
-        np.testing.assert_array_equal(np.load(first / name), np.load(second / name))
-    one, two = (json.loads((path / "result.json").read_text()) for path in (first, second))
-    assert one["maps"] == two["maps"]
-    assert one["record"]["images"] == two["record"]["images"]
-    assert one["record"]["images"]["files"] == ["cat/1.png", "cat/2.png", "dog/1.png"]
-
-
-def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("map", "--model", "resnet18", "--weights", "none", "--seed", 5, "--count", 2, "--size", 64)
-    assert run(*words, "--layers", "layer1", "--output", tmp_path) == 0
-    assert "resnet18 (random initialisation, seed 5)" in capsys.readouterr().out
-    model = json.loads((tmp_path / "result.json").read_text())["record"]["model"]
-    assert model["weights"] == "random initialisation, seed 5"
-    assert model["seed"] == 5
-
-
-def test_unreadable_file_is_named_and_counted(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "dog" / "broken.png").write_bytes(b"not a picture")
-    words = ("map", "--images", folder, "--size", 64, "--layers", "layer1", "--output", tmp_path / "out")
-    assert run(*words) == 0
-    assert "1 image files could not be read" in capsys.readouterr().out
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert [Path(name).name for name in result["record"]["images"]["unreadable"]] == ["broken.png"]
-    assert result["maps"]["layer1"]["n_images"] == 3
-    assert run(*words[:-1], tmp_path / "strict", "--strict") == 2
-    assert "broken.png" in capsys.readouterr().err
-    assert not (tmp_path / "strict").exists()
-
-
-def test_two_networks_are_compared_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("map", "--count", 12, "--size", 64, "--layers", "layer2", "output", "--output", tmp_path)
-    assert run(*words, "--against", "demo", "--against-weights", "none") == 0
-    printed = capsys.readouterr().out
-    sentences = json.loads((tmp_path / "result.json").read_text())["record"]["against"]["sentences"]
-    assert [line for line in printed.splitlines() if ", without the noise: " in line] == sentences
-    assert [sentence.partition(", without")[0] for sentence in sentences] == [
-        f"{layer}: L{order} of demo against demo" for layer in ("layer2", "output") for order in (1, 2)
-    ]
-    # What the sentence says is what the library says of the same maps.
-    images = sample_images(12, 64)
-    trained, fresh = (
-        DeadPixelMap(demo_model(weights)).attribute(images.split(8), return_statistics=True)[1]
-        for weights in (True, False)
-    )
-    assert sentences[2].endswith(compare_imbalance(trained, fresh, paired=True).sentence)
-
-
-def test_rf_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("rf", "resnet18") == 0
-    rows = {line.split("  ", maxsplit=1)[0]: line for line in capsys.readouterr().out.splitlines()}
-    words = " ".join(rows["layer4"].split())
-    assert words == "layer4 7 435 32 (3, 3): (96, 96) -121..313 -121..313 exact"
-    assert run("rf", "demo", "--layer", "layer1", "--size", "64,96", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["input_size"] == [64, 96]
-    assert found["layers"]["layer1"]["size"] == [43, 43]
-    assert found["layers"]["layer1"]["output_size"] == [16, 24]
+def imported_by(*words: str) -> tuple[int, set[str]]:
+    """Return the exit status of a command of its own process, and the packages that it imported."""
+    ended = subprocess.run([sys.executable, "-c", IMPORTS, *words], capture_output=True, text=True)
+    return ended.returncode, set(ended.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status"),
     [
-        (("map", "--model", "resnet19"), "resnet18"),
-        (("map", "--weights", "missing.pt"), "missing.pt"),
-        (("map", "--layers", "layr4"), "nearest: layer4"),
-        (("map", "--layers", "fc"), "expected 'fc' to give a tensor of shape"),
-        (("map", "--layers", "output", "output"), "expected different layers"),
-        (("map", "--unit", "7,0", "--count", 1), "expected a position inside the 7 x 7 map"),
-        (("map", "--target", "label"), "needs a folder of images"),
-        (("map", "--target", 101, "--count", 1), "expected an index into outputs of shape (101,)"),
-        (("map", "--images", "no-such-folder"), "no-such-folder"),
-        (("map", "--count", 65), "expected at most 64"),
-        (("map", "--device", "cuda:99"), "device"),
-        (("rf", "resnet18", "--layer", "layer9"), "layer9"),
+        (("--help",), 0),
+        (("--version",), 0),
+        *(((command, "--help"), 0) for command in COMMANDS),
+        ((), 2),
+        (("draw",), 2),
+        (("rf",), 2),
+        (("map", "--no-such-option"), 2),
+        (("map", "--count", "many"), 2),
+        (("train", "--recipe", "micro_object"), 2),
     ],
 )
-def test_bad_input_is_said_in_one_line_and_nothing_is_written(
-    words: tuple[object, ...],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(*words) == 2
-    error = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert len(error) == 1
-    assert error[0].startswith(f"erfattr {words[0]}: error: ")
-    assert message in error[0]
-    assert list(tmp_path.iterdir()) == []
+def test_what_needs_no_computing_imports_nothing_heavy(words: tuple[str, ...], status: int) -> None:
+    returned, imported = imported_by(*words)
+    assert returned == status
+    assert "erfattr" in imported
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_a_command_imports_what_it_needs() -> None:
+    # So that the test above would see it.
+    returned, imported = imported_by("rf", "no-such-model")
+    assert returned == 2
+    assert {"torch", "numpy"} <= imported
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "] == list(COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--version")
+    assert capsys.readouterr().out == f"erfattr {erfattr.__version__}\n"
 
 
 @pytest.mark.parametrize("words", [("map", "--unit", "3"), ("map", "--count", "0"), ("rf",), (), ("draw",)])
@@ -172,16 +98,13 @@ def test_bad_words_show_the_usage(words: tuple[str, ...], capsys: pytest.Capture
     assert "usage: erfattr" in capsys.readouterr().err
 
 
-def test_unwritable_output_shows_before_the_long_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def long_part(*_: object, **__: object) -> None:
-        raise AssertionError("the maps were begun")
-
-    monkeypatch.setattr("erfattr.attr.sensitivity_maps.SensitivityMaps.attribute", long_part)
-    (tmp_path / "file").write_text("")
-    assert run("map", "--count", 1, "--output", tmp_path / "file") == 2
-    assert "cannot be written to" in capsys.readouterr().err
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(given: str | None, found: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    words = [sys.executable, "-c", STOP_AT_TORCH, "rf", "demo"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert ended.stderr == f"{found}\n"
 
 
 def test_interrupted(

@@ -1,0 +1,29 @@
+"""What ``erfattr rf`` takes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+
+from erfattr.cli._main import command_parser
+
+
+def parse(*words: str) -> Namespace:
+    return command_parser().parse_args(["rf", *words])
+
+
+def test_defaults() -> None:
+    expected = {"command": "rf", "model": "vgg16", "size": (224, 224), "layer": None, "json": False}
+    assert vars(parse("vgg16")) == expected
+
+
+def test_sides() -> None:
+    assert parse("vgg16", "--size", "64").size == (64, 64)
+    assert parse("vgg16", "--size", "64,96").size == (64, 96)
+
+
+def test_model_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse()
+    assert "the following arguments are required: model" in capsys.readouterr().err

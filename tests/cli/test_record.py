@@ -1,0 +1,37 @@
+"""What commands say of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from erfattr.cli._main import command_parser
+from erfattr.cli._record import print_written, typed_command
+
+
+@pytest.mark.parametrize(
+    ("words", "positional"),
+    [
+        (("map",), None),
+        (("map", "--layers", "conv1", "output", "--unit", "3,4", "--target", "5", "--plain"), None),
+        (("debias", "a.png", "b.png", "--mode", "global", "--strict"), "image"),
+        (("attack", "--reach", "7", "--map", "maps/output.npy", "--fraction", "0.1"), None),
+    ],
+)
+def test_typed_command_gives_the_same_options(words: tuple[str, ...], positional: str | None) -> None:
+    options = command_parser().parse_args(words)
+    typed = typed_command(options, positional)
+    assert typed[:2] == ["erfattr", words[0]]
+    assert command_parser().parse_args(typed[1:]) == options
+
+
+def test_typed_command_leaves_out_what_was_not_given() -> None:
+    typed = typed_command(command_parser().parse_args(["debias", "a.png"]), "image")
+    assert typed[2:5] == ["a.png", "--model", "demo"]
+    assert {"--weights", "--strict", "--image", "--command"}.isdisjoint(typed)
+
+
+def test_written_files_are_listed_with_their_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    print_written(Path("out"), ["a.png", "result.json"])
+    assert capsys.readouterr().out == f"written to out:\n  {Path('out/a.png')}\n  {Path('out/result.json')}\n"
