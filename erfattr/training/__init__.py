@@ -1,4 +1,5 @@
-"""Training runs by recipe (extra ``train``): data, runs that resume, comparisons.
+"""Training runs by recipe (extra ``train``): tasks, data, runs that resume, comparisons.
 
-Only `_fitting` imports Lightning, when a run begins. The changes themselves live in `erfattr.remedies`.
+Only `_fitting` imports Lightning and `_accuracy` torchmetrics, when a run begins. The changes of networks
+themselves live in `erfattr.remedies`.
 """

@@ -6,13 +6,13 @@ Importing this module imports no torch: the command line offers the words in its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from erfattr._checks import check_choice, check_non_negative_int, check_positive_int
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)

@@ -437,22 +437,6 @@ def test_bad_arguments(tmp_path: Path, micro: TrainingData) -> None:
         train(small(), MICRO, micro, tmp_path / "file", hardware=CPU)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"accelerator": "tpu"}, ValueError, "accelerator: expected one of 'auto', 'cpu', 'gpu', got 'tpu'"),
-        ({"devices": 0}, ValueError, "devices: expected a positive integer, got 0"),
-        ({"devices": "2"}, TypeError, "devices: expected a positive integer, got '2'"),
-        ({"precision": "fp8"}, ValueError, "precision: expected one of '32-true'"),
-        ({"num_workers": -1}, ValueError, "num_workers: expected an integer of at least 0, got -1"),
-        ({"num_workers": 0.5}, TypeError, "num_workers: expected an integer of at least 0, got 0.5"),
-    ],
-)
-def test_bad_hardware(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Hardware(**options)
-
-
 WITHOUT_LIGHTNING = """
 import sys
 sys.modules["lightning"] = None
