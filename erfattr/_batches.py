@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -67,13 +67,35 @@ def _counted(inputs: Any, start: int, share: tuple[int, int]) -> Iterator[tuple[
 
 
 def _is_batch(inputs: Any) -> bool:
-    """Whether ``inputs`` is one batch and no iterable of batches."""
+    """Whether ``inputs`` is one batch and no iterable of batches.
+
+    Raises:
+        ValueError: a tuple of several image tensors, which may be meant as either.
+    """
     if isinstance(inputs, (Tensor, Mapping)):
         return True
-    if isinstance(inputs, tuple) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
-        others = inputs[1:]
-        return bool(others) and not any(isinstance(other, Tensor) and other.ndim == 4 for other in others)
+    if not isinstance(inputs, (tuple, list)) or not inputs or not _are_images(inputs[0]):
+        return False
+    others = inputs[1:]
+    images = [other for other in others if _are_images(other)]
+    # What a DataLoader yields is a list [images, labels]; a list of images alone is a list of batches.
+    if others and not images:
+        return True
+    if isinstance(inputs, tuple) and images and not _are_parts_of_one([inputs[0], *images]):
+        raise ValueError(
+            f"inputs: a tuple of {len(images) + 1} image tensors may be one batch or several; give several "
+            "batches as a list, and what belongs to each image besides as additional_forward_args"
+        )
     return False
+
+
+def _are_images(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
+
+
+def _are_parts_of_one(tensors: Sequence[Tensor]) -> bool:
+    """Whether the tensors share their memory, as those that ``images.split(8)`` returns do."""
+    return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
 
 
 def _batches_of(inputs: Any) -> Iterator[Any]:
@@ -168,6 +190,25 @@ def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
     """Return further arguments of a model as Captum means them: a tuple is several, anything else is one."""
     if additional_forward_args is None:
         return ()
-    return (
-        additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
-    )
+    if isinstance(additional_forward_args, tuple):
+        return additional_forward_args
+    return (additional_forward_args,)
+
+
+def arguments_of_each(inputs: Any, arguments: tuple[Any, ...]) -> Callable[[int, int], tuple[Any, ...]]:
+    """Return what gives the further arguments of some of the images, by number of the first and how many.
+
+    Of one batch, a tensor with one entry for each image belongs to the images, as Captum means it; every
+    other argument, and all arguments of a loader, are the same for every batch.
+    """
+    whole = count_images(inputs, None) if arguments and _is_batch(inputs) else None
+
+    def chosen(first_index: int, images: int) -> tuple[Any, ...]:
+        return tuple(
+            argument[first_index : first_index + images]
+            if isinstance(argument, Tensor) and argument.ndim and len(argument) == whole
+            else argument
+            for argument in arguments
+        )
+
+    return chosen

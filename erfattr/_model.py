@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +43,28 @@ def frozen(model: Any) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_locks_lock = Lock()
+
+
+def _lock_of(model: Any) -> AbstractContextManager[Any]:
+    if not isinstance(model, nn.Module):
+        return nullcontext()
+    with _locks_lock:
+        lock: AbstractContextManager[Any] = _locks.setdefault(model, RLock())
+    return lock
+
+
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
     """Run ``model`` in evaluation mode without parameter gradients; restore flags and the random state.
 
-    Whatever the model draws from torch's random generators (CPU and its own CUDA devices) is given back.
+    Whatever the model draws from torch's random generators (CPU and its own CUDA devices) is given back. A
+    second thread that wants the same model waits: it would find the flags of the first and leave those.
     """
     devices = {tensor.device for tensor in tensors_of(model) if tensor.device.type == "cuda"}
     with ExitStack() as stack:
+        stack.enter_context(_lock_of(model))
         stack.enter_context(torch.random.fork_rng(devices=[device.index or 0 for device in devices]))
         stack.enter_context(evaluating(model))
         stack.enter_context(frozen(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from threading import Thread
 
 import pytest
 import torch
@@ -352,3 +353,26 @@ def test_caller_untouched(resnet, images, snapshot, assert_same) -> None:  # typ
     assert_same(before, snapshot(resnet))
     assert layouts == [parameter.is_contiguous() for parameter in resnet.parameters()]
     assert images.is_contiguous()
+
+
+def test_two_threads_share_a_model(resnet, images, snapshot, assert_same) -> None:  # type: ignore[no-untyped-def]
+    expected = {layer: ERF(resnet, layer).attribute(images) for layer in ("layer1", "layer2")}
+    resnet.train()
+    before = snapshot(resnet)
+    failures: list[str] = []
+
+    def run(layer: str) -> None:
+        for execution in (None, Execution.plain(), None):
+            try:
+                found = ERF(resnet, layer, execution=execution).attribute(images)
+                torch.testing.assert_close(found, expected[layer], rtol=1e-9, atol=1e-12)
+            except BaseException as error:
+                failures.append(repr(error))
+
+    threads = [Thread(target=run, args=(layer,)) for layer in ("layer1", "layer2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert_same(before, snapshot(resnet))

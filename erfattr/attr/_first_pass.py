@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from erfattr._checks import Rectify
 from erfattr._model import hooked, observed
 from erfattr.attr._gradients import Batch, GradientPlan, ResolvedSource, as_leaf, rectified_gradients
-from erfattr.attr.layouts import is_feature_map, map_layers
+from erfattr.attr.layouts import is_constant_mean, is_feature_map, map_layers
 from erfattr.attr.sources import FirstLook, Source
 
 
@@ -182,3 +183,21 @@ def resolved_again(
     if not ends_early:
         resolved |= resolve("", output)
     return GradientPlan(model, [resolved[i] for i in range(len(sources))], modules, layers.runs, rectify)
+
+
+def varying_layer(model: nn.Module, layer: str, images: Tensor, extra: tuple[Any, ...]) -> str | None:
+    """Return the last layer before ``layer`` whose feature map has a channel mean that is not constant."""
+    layers = map_layers(model)
+    varying: list[str] = []
+    before: str | None = None
+
+    def note(name: str, output: Any) -> None:
+        nonlocal before
+        if name == layer:
+            before = varying[-1] if varying else None
+        elif not name.startswith(f"{layer}.") and is_feature_map(output) and not is_constant_mean(output):
+            varying.append(name)
+
+    with torch.no_grad(), hooked({**layers, layer: model.get_submodule(layer)}, note):
+        model(images.clone(), *extra)
+    return before

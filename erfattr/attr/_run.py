@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from erfattr._checks import Rectify
 from erfattr._model import device_and_dtype
 from erfattr.attr._crop import Cone, find_cone
-from erfattr.attr._first_pass import FirstPass, Layers, first_pass, resolved_again
+from erfattr.attr._first_pass import FirstPass, Layers, first_pass, resolved_again, varying_layer
 from erfattr.attr._gradients import Batch, GradientPlan
 from erfattr.attr._memory import remembered
+from erfattr.attr.layouts import ConstantMeanError
 from erfattr.attr.sources import Source
 from erfattr.execution import Execution, prepared
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
@@ -150,6 +151,25 @@ def begin_run(
             ``execution`` allows: they cost less than tracing and copying it.
         locate: Whether the pixels that the units are centred on are wanted.
     """
+    try:
+        return _begun(model, sources, rectify, execution, batch, total, locate)
+    except ConstantMeanError as error:
+        if not isinstance(model, nn.Module):
+            raise
+        device, dtype = device_and_dtype(model)
+        images = batch.images.to(device=device, dtype=dtype)
+        raise ConstantMeanError(error.layer, varying_layer(model, error.layer, images, batch.extra)) from None
+
+
+def _begun(
+    model: Callable[..., Any],
+    sources: Sequence[Source],
+    rectify: Rectify,
+    execution: Execution,
+    batch: Batch,
+    total: int | None,
+    locate: bool,
+) -> Start:
     device, dtype = device_and_dtype(model)
     _, channels, height, width = batch.images.shape
     shape = (channels, height, width)
@@ -163,8 +183,10 @@ def begin_run(
             trace = _traced(model, first.layers, shape[1:], channels)
         placement = replace(plain.placement, described=_located(first.plan, trace))
         return Start(replace(plain, plan=first.plan, placement=placement), first.maps())
-    labels = None if batch.labels is None else batch.labels[:1]
-    image = plain.moved(batch._replace(images=batch.images[:1].detach(), labels=labels))
+    # Further arguments may belong to the images, so with them the whole batch shows the sources.
+    count = len(batch.images) if batch.extra else 1
+    labels = None if batch.labels is None else batch.labels[:count]
+    image = plain.moved(batch._replace(images=batch.images[:count].detach(), labels=labels))
     plan, layers = _resolved(model, sources, rectify, image)
     # Further arguments may decide what the model does, and the trace does not have them.
     units = any(source.described.unit is not None for source in plan.sources)

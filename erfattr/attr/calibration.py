@@ -13,7 +13,7 @@ from captum.attr import Attribution, LayerAttribution, NeuronAttribution
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erfattr._batches import as_arguments, count_images, numbered_batches
+from erfattr._batches import arguments_of_each, as_arguments, count_images, numbered_batches
 from erfattr._checks import check_choice, check_positive_int, describe
 from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
 from erfattr.attr.targets import OutputTarget, named_classes
@@ -106,7 +106,7 @@ def calibrate(
     streaming = StreamingStatistics()
     size = (0, 0)
     device, dtype = device_and_dtype(model)
-    extra = as_arguments(settings.get("additional_forward_args"))
+    arguments = arguments_of_each(inputs, as_arguments(settings.get("additional_forward_args")))
     with (
         untouched(model),
         _numpy_state_kept(),
@@ -117,6 +117,9 @@ def calibrate(
         ):
             size = images.shape[2], images.shape[3]
             images = images.to(device=device, dtype=dtype)
+            extra = arguments(first_index, len(images))
+            if extra:
+                settings["additional_forward_args"] = extra
             chosen: Any = target
             if isinstance(target, str):
                 check_choice("target", target, ("predicted", "label"))

@@ -83,5 +83,6 @@ class ERF(MapAttribution):
             channel, i, j = target
             return replace(self.unit, channel=channel, unit=(i, j))
         raise ValueError(
-            f"target: expected None, a channel k or a channel at a position (k, i, j), got {describe(target)}"
+            "target: expected None, a channel k or a channel at a position (k, i, j), got "
+            f"{describe(target)}; further arguments of the model are additional_forward_args"
         )

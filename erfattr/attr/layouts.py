@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from erfattr._checks import describe
@@ -66,6 +67,43 @@ def as_feature_map(name: str, output: Any, to_spatial: ToSpatial | None, images:
             f"{describe(features)}; to_spatial= brings another layout to that shape"
         )
     return features
+
+
+# How many units in the last place the mean over channels may spread by rounding alone.
+_ROUNDING = 64
+# A constant mean shows at a few positions along each axis; looking at all would cost as much as the layer.
+_LOOKED_AT = 8
+
+
+class ConstantMeanError(ValueError):
+    """The mean over a layer's channels is constant, so F of eq. 1 has no gradient but rounding.
+
+    Args:
+        layer: Dotted name of the layer.
+        before: Name of the last layer before it that has a mean that varies; ``None``: not known.
+    """
+
+    def __init__(self, layer: str, before: str | None = None) -> None:
+        instead = "the layer before it" if before is None else f"layer {before!r} before it"
+        super().__init__(
+            f"layer: the mean over the channels of {layer!r} is constant (a normalisation or a softmax over "
+            f"channels makes it so), so it has no receptive field; take {instead}, or one channel, target=0"
+        )
+        self.layer = layer
+        self.before = before
+
+
+def is_constant_mean(features: Tensor) -> bool:
+    """Whether the channels of (N, C, H, W) vary from place to place and their mean does not."""
+    if features.is_meta or features.shape[1] < 2:
+        return False
+    height, width = features.shape[2:]
+    rows, columns = max(1, height // _LOOKED_AT), max(1, width // _LOOKED_AT)
+    values = features[0, :, ::rows, ::columns].detach().flatten(1).double()
+    spread = (values - values.mean(1, keepdim=True)).abs().max()
+    mean = values.mean(0)
+    rounding = _ROUNDING * torch.finfo(features.dtype).eps * values.abs().max()
+    return bool((spread > 100 * rounding) & ((mean - mean.mean()).abs().max() <= rounding))
 
 
 def map_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -100,7 +100,9 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
                 largest output; ``"label"``: the output of the loader's label. Of `ERF` ``None``: the mean
                 over channels at the unit (eq. 1); an integer: that channel at the unit; a tuple (k, i, j):
                 channel k at (i, j), as the ``neuron_selector`` of Captum's ``NeuronGradient``.
-            additional_forward_args: Further arguments of the model, the same for every batch.
+            additional_forward_args: Further arguments of the model, a tuple if there are several; of one
+                batch a tensor with one entry for each image belongs to the images, all else is the same for
+                every batch.
             reduction: ``"mean"`` over images, or ``"none"``: one map per image.
             max_examples: Stop after this many images.
             tolerance: Stop as soon as the relative standard error is below this, in (0, 1]; the statistics

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from erfattr._batches import as_arguments, count_images, numbered_batches
+from erfattr._batches import arguments_of_each, as_arguments, count_images, numbered_batches
 from erfattr._checks import (
     Rectify,
     ToleranceOf,
@@ -128,7 +128,9 @@ class SensitivityMaps:
             inputs: Images: an iterable of batches (a ``DataLoader``), or one batch. A batch is a tensor
                 (N, C, H, W) of floating-point values, a tuple or list that begins with one (labels second),
                 or a dict that holds one. All images share one size.
-            additional_forward_args: Further arguments of the model, the same for every batch.
+            additional_forward_args: Further arguments of the model, a tuple if there are several; of one
+                batch a tensor with one entry for each image belongs to the images, all else is the same for
+                every batch.
             max_examples: Stop after this many images.
             tolerance: Stop as soon as the relative standard error is below this, in (0, 1], for every source;
                 the statistics say how many images that took. Not with several processes.
@@ -284,7 +286,7 @@ class SensitivityMaps:
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Run, list[Tensor]]]:
         """Yield number of the first image, how it was run, and the maps of each batch."""
-        extra = as_arguments(additional_forward_args)
+        arguments = arguments_of_each(inputs, as_arguments(additional_forward_args))
         wants_labels = any(source.wants_labels for source in self.sources)
         run: Run | None = None
         pending: list[tuple[int, Tensor]] = []
@@ -294,7 +296,7 @@ class SensitivityMaps:
                 inputs, wants_labels, max_examples=max_examples, start=start, share=share
             ):
                 refuse_batch_statistics(self.model, len(images))
-                batch = Batch(images, labels, extra, first_index)
+                batch = Batch(images, labels, arguments(first_index, len(images)), first_index)
                 if run is None:
                     run, maps = begin_run(
                         self.model,

@@ -16,7 +16,7 @@ from typing_extensions import override
 from erfattr._checks import Rectify, describe
 from erfattr._model import find_layer
 from erfattr.attr._gradients import Batch, ResolvedSource, Unit, unit_sum, unit_values
-from erfattr.attr.layouts import ToSpatial, as_feature_map
+from erfattr.attr.layouts import ConstantMeanError, ToSpatial, as_feature_map, is_constant_mean
 from erfattr.attr.targets import OutputTarget, check_target, output_sum
 from erfattr.metrics.statistics import MapSource
 
@@ -143,6 +143,8 @@ class FeatureUnit(Source):
 
         size = (height, width)
         described = MapSource(name, unit, size, None, self.channel, first.rectify, first.input_size)
+        if self.channel is None and is_constant_mean(features):
+            raise ConstantMeanError(name)
         values = unit_values(features[:1], unit, self.channel).detach().clone()
         return ResolvedSource(name, scalar, described, values)
 

@@ -11,7 +11,15 @@ from captum.attr import NeuronGradient
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from erfattr import ERF, Execution, estimate_phase_profile, from_channels_last, from_tokens, sample_images
+from erfattr import (
+    ERF,
+    DeadPixelMap,
+    Execution,
+    estimate_phase_profile,
+    from_channels_last,
+    from_tokens,
+    sample_images,
+)
 from erfattr.metrics.sizes import centroid
 
 
@@ -155,6 +163,8 @@ def test_kinds_of_batches_agree(resnet: nn.Module, images: Tensor) -> None:
         [{"pixel_values": images}],
         [(images, labels)],
         [[images, labels]],
+        [images, labels],  # next(iter(DataLoader))
+        images.split(5),
         iter([images]),
         DataLoader(TensorDataset(images, labels), batch_size=5),
     ):
@@ -264,6 +274,40 @@ def test_to_spatial() -> None:
     torch.testing.assert_close(by_channels_last, expected, rtol=1e-12, atol=0)
 
 
+class Match(nn.Module):
+    """Compares two images, as networks for optical flow and for change detection do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Conv2d(3, 4, 3, 2, 1)
+        self.joined = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.joined(torch.tanh(torch.cat([self.features(first), self.features(second)], 1)))
+
+
+@pytest.mark.parametrize("max_examples", [None, 3])
+def test_further_arguments_of_each_image(images: Tensor, max_examples: int | None) -> None:
+    model, second = Match().double(), images.flip(0)
+    count = max_examples or len(images)
+    expected = torch.stack(
+        [
+            ERF(model, "joined").attribute(images[n : n + 1], additional_forward_args=second[n : n + 1])
+            for n in range(count)
+        ]
+    )
+    found = ERF(model, "joined").attribute(images, additional_forward_args=second, max_examples=max_examples)
+    torch.testing.assert_close(found, expected.mean(0), rtol=1e-9, atol=1e-15)
+    single = DeadPixelMap(model).attribute(
+        (images, torch.arange(5)),
+        additional_forward_args=(second,),
+        max_examples=max_examples,
+        reduction="none",
+    )
+    assert single.shape == (count, 64, 64)
+
+
 def test_additional_forward_args(images: Tensor) -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -360,6 +404,11 @@ def test_no_spatial_layer() -> None:
         (torch.zeros(0, 3, 64, 64), ValueError, "inputs: expected at least one image and pixel a batch"),
         ([], ValueError, "inputs: expected at least one image, got none"),
         (5, TypeError, r"inputs: expected a tensor \(N, C, H, W\) or an iterable of batches, got 5"),
+        (
+            (torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)),
+            ValueError,
+            "inputs: a tuple of 2 image tensors may be one batch or several; give several batches as a list",
+        ),
         ([{"a": 1}], TypeError, "inputs: expected a dict with one tensor of images under one of image"),
         (["cat.png"], TypeError, "inputs: expected batches to be a tensor, "),
         (

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from erfattr import ERF, FeatureUnit, MapSource, ModelOutput, SensitivityMaps, from_channels_last, from_tokens
 from erfattr.attr._first_pass import first_pass
 from erfattr.attr._gradients import Batch, ResolvedSource
+from erfattr.attr.layouts import is_constant_mean
 from erfattr.attr.sources import FirstLook, Source
 
 
@@ -119,3 +120,46 @@ def test_channels_that_are_not_there(resnet: nn.Module, images: Tensor) -> None:
         ERF(resnet, "layer2").attribute(images, "predicted")
     with pytest.raises(TypeError, match=r"channel: expected an integer or None, got 1\.0"):
         FeatureUnit("layer2", channel=1.0)  # type: ignore[arg-type]
+
+
+# --- a mean over channels that is constant
+
+
+class Normalised(nn.Module):
+    """Normalises over channels, as ConvNeXt's and Swin's layers do, or takes their softmax."""
+
+    def __init__(self, kind: str, channels: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, value: Tensor) -> Tensor:
+        if self.kind == "softmax":
+            return value.softmax(1)
+        return self.norm(value.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["layer norm", "softmax"])
+@pytest.mark.parametrize("layer", [None, "3"])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constant_mean_is_refused(kind: str, layer: str | None, count: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), Normalised(kind, 8)
+    ).to(dtype)
+    images = torch.rand(count, 3, 64, 64, dtype=dtype)
+    with pytest.raises(ValueError, match=r"channels of '3' is constant .*; take layer '2' before it, or one"):
+        ERF(model, layer).attribute(images)
+    assert ERF(model, layer).attribute(images, 0).any()
+    assert ERF(model, "2").attribute(images).any()
+    if kind == "layer norm":
+        nn.init.uniform_(model[3].norm.weight, 0.5, 1.5)  # with unequal weights the mean varies
+        assert ERF(model, layer).attribute(images).max() > 1e-4
+
+
+def test_features_that_are_the_same_everywhere_are_not_constant_means() -> None:
+    assert not is_constant_mean(torch.ones(1, 3, 4, 4))
+    assert not is_constant_mean(torch.rand(1, 1, 4, 4))
+    assert not is_constant_mean(torch.rand(1, 3, 4, 4))
+    assert is_constant_mean(torch.rand(1, 3, 4, 4).softmax(1))
