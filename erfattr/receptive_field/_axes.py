@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -36,7 +35,7 @@ class Axis:
         return [dim for dim, length in enumerate(self.ids.shape) if length > 1]
 
     def with_ids(self, ids: Ids) -> Axis:
-        return replace(self, ids=ids)
+        return Axis(self.sets, ids, self.dim, self.jump)
 
     def mixed(self) -> Axis:
         return self.with_ids(compressed(self.sets.map(self.ids, self.sets.mixed)))
@@ -82,27 +81,26 @@ class Axis:
     def _extended(self, dim: int, length: int, low: int, high: int) -> Ids:
         """Ids at the indices low..high along ``dim``; outside the tensor the virtual sets go on as before."""
         indices = np.arange(low, high + 1)
-        inside = (indices >= 0) & (indices < length)
+        outside = np.flatnonzero((indices < 0) | (indices >= length))
         period = self.jump.denominator
         if dim != self.dim or period > length:
-            steps = np.zeros_like(indices)
             source = np.clip(indices, 0, length - 1)
-            shifts = [int(self.jump * int(index)) for index in indices - source]
+            shifts = {int(i): int(self.jump * int(indices[i] - source[i])) for i in outside}
         else:
             # The first or last whole period is repeated, moved by period * jump rows each time.
             steps = np.where(indices < 0, -(indices // period), 0)
             beyond = indices >= length
             steps[beyond] = -((indices[beyond] - length) // period + 1)
             source = indices + steps * period
-            shifts = [int(-int(step) * period * self.jump) for step in steps]
+            shifts = {int(i): int(-int(steps[i]) * period * self.jump) for i in outside}
         ids = self.ids
         if ids.shape[dim] == 1 and length > 1:
             source = np.zeros_like(source)
         ids = ids.take(source, axis=dim)
-        for position in np.flatnonzero(~inside):
+        for position in outside:
             where = (slice(None),) * dim + (position,)
             if dim == self.dim:
-                shift = shifts[position]
+                shift = shifts[int(position)]
                 ids[where] = self.sets.map(ids[where], lambda a, s=shift: self.sets.shifted(a, s))  # type: ignore[misc]
             else:
                 ids[where] = 0
@@ -114,22 +112,21 @@ class Axis:
             return np.zeros([1] * self.ids.ndim, dtype=np.int64)
         low, high = int(known.min()), int(known.max())
         extended = self._extended(dim, length, low, high)
-        result: Ids | None = None
+        read = []
         for tap in taps:
             ids = extended.take(np.where(tap == MISSING, 0, tap - low), axis=dim)
             if (tap == MISSING).any():
                 ids[(slice(None),) * dim + (tap == MISSING,)] = 0
-            result = ids if result is None else self.sets.unite(result, ids)
-        assert result is not None
-        return result
+            read.append(ids)
+        return self.sets.unite_all(read)
 
     def where_read(self, other: Axis) -> Axis:
         """Keep what was read only where ``other`` has read something too, and the virtual part in padding."""
         entries = other.sets.entries
+        if all(entries[a].real for a in set(other.ids.ravel().tolist())):
+            return self
         # 2: has read the image; 1: padding only; 0: nothing at all.
         kinds = other.sets.map(other.ids, lambda a: 2 if entries[a].real else bool(entries[a].virtual))
-        if (kinds == 2).all():
-            return self
         padding = self.sets.map(self.ids, lambda a: self.sets.shifted(a, 0))
         return self.with_ids(compressed(np.select([kinds == 2, kinds == 1], [self.ids, padding], 0)))
 
@@ -153,16 +150,28 @@ class Axis:
         """
         jump = self.jump * step if dim == self.dim else self.jump
         if self.ids.shape[dim] == 1 and (length > 1 or dim != self.dim):
-            return replace(self, jump=jump)
+            return Axis(self.sets, self.ids, self.dim, jump)
         if taps.shape == (1, length) and reads is None and (taps[0] == np.arange(length)).all():
             return self
+        if self.ids.size > self.ids.shape[dim]:
+            return Axis(self.sets, self._slid(dim, length, taps, reads), self.dim, jump)
+        # A line of ids, as nearly always: rows and columns of a square image give the same, and share it.
+        parts = self.ids.tobytes(), taps.tobytes(), None if reads is None else reads.tobytes()
+        key = (*parts, length, len(taps), self.jump, dim == self.dim)
+        line = self.sets.slides.get(key)
+        if line is None:
+            line = self.sets.slides[key] = self._slid(dim, length, taps, reads).ravel()
+        ids = line.reshape([len(line) if d == dim else 1 for d in range(self.ids.ndim)])
+        return Axis(self.sets, ids, self.dim, jump)
+
+    def _slid(
+        self, dim: int, length: int, taps: npt.NDArray[np.int64], reads: npt.NDArray[np.int64] | None
+    ) -> Ids:
         ids = self._gathered(dim, length, taps)
         if reads is not None:
             real = self.sets.map(self._gathered(dim, length, reads), self.sets.read)
             ids = self.sets.unite(self.sets.map(ids, lambda a: self.sets.shifted(a, 0)), real)
-        if length > 1 or ids.shape[dim] > 1:
-            ids = compressed(ids)
-        return replace(self, ids=ids, jump=jump)
+        return compressed(ids) if length > 1 or ids.shape[dim] > 1 else ids
 
     def replaced(self, ids: Ids, shape: Sequence[int], dim: int | None) -> Axis:
         """The same data after a view: new ids, and the dim and the jump as they can be read from them.
@@ -189,14 +198,20 @@ class Axis:
         if self.dim is None or self.ids.shape[self.dim] < 2:
             return self.jump
         line = self.ids[tuple(slice(None) if d == self.dim else 0 for d in range(self.ids.ndim))]
-        entries = [self.sets.entries[int(a)] for a in line]
+        distinct, where = np.unique(line, return_inverse=True)
+        entries = [self.sets.entries[a] for a in distinct.tolist()]
+        lows = np.array([entry.low for entry in entries])[where]
+        # The same number for the same virtual set at any place, -1 for none.
+        numbers: dict[int, int] = {0: -1}
+        shapes = np.array([numbers.setdefault(entry.virtual, len(numbers)) for entry in entries])[where]
         # After an upsampling by 2 only every second element moves: try periods until one moves evenly.
         for period in dict.fromkeys([self.jump.denominator, *range(1, 9)]):
-            pairs = list(zip(entries, entries[period:], strict=False))
-            moves = Counter(b.low - a.low for a, b in pairs if a.virtual and a.virtual == b.virtual)
-            if moves:
-                move, votes = moves.most_common(1)[0]
-                if move and 2 * votes > len(pairs):
+            first, second = shapes[:-period], shapes[period:]
+            moves = (lows[period:] - lows[:-period])[(first == second) & (first >= 0)]
+            if len(moves):
+                values, votes = np.unique(moves, return_counts=True)
+                move, agreeing = int(values[votes.argmax()]), int(votes.max())
+                if move and 2 * agreeing > len(first):
                     return Fraction(move, period)
         return self.jump
 

@@ -29,8 +29,8 @@ def shifted(bits: int, low: int) -> int:
 
 def has_holes(bits: int) -> bool:
     """Whether a bit between the first and the last one is not set."""
-    bits >>= max(extent(bits)[0], 0)
-    return bool(bits & (bits + 1))
+    # Adding the lowest bit carries through the first run of ones; what it leaves lies behind a hole.
+    return bool(bits & (bits + (bits & -bits)))
 
 
 def indices(bits: int) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class Line:
 
     def distinct(self) -> list[Entry]:
         """Return the sets that occur."""
-        return [self.entries[int(a)] for a in np.unique(self.ids)]
+        return [self.entries[a] for a in dict.fromkeys(self.ids.ravel().tolist())]
 
     def kind(self) -> str:
         """Return the status along this axis, as `ReceptiveField` defines it."""
@@ -85,8 +85,9 @@ class Line:
             return "whole image" if len({entry.real for entry in entries}) == 1 else "position-dependent"
         if len({entry.virtual for entry in entries}) > 1:
             return "position-dependent"
+        virtual = entries[0].virtual
         # Something was read from outside the unit's own interval: reflected padding, say.
-        if any(entry.real & ~shifted(entry.virtual, entry.low) for entry in entries):
+        if any(entry.real & ~shifted(virtual, entry.low) for entry in entries):
             return "position-dependent"
-        holes = any(has_holes(entry.virtual) or has_holes(entry.real) for entry in entries)
+        holes = has_holes(virtual) or any(has_holes(entry.real) for entry in entries)
         return "upper bound" if holes else "exact"

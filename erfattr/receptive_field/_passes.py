@@ -70,6 +70,8 @@ def has_data(model: nn.Module) -> bool:
 
 def only_tensor(output: Any) -> Tensor | None:
     """Return the tensor that an output consists of; ``None`` if there are none or several."""
+    if isinstance(output, Tensor):
+        return output
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return tensors[0] if len(tensors) == 1 else None
 

@@ -41,10 +41,13 @@ class Provenance:
 
 def source(shape: Sequence[int]) -> Provenance:
     """The provenance of the input image itself, of shape (N, C, H, W)."""
+    tables: dict[int, Sets] = {}
 
     def axis(dim: int) -> Axis:
-        sets = Sets()
-        ids = np.array([sets.intern(index, 1, 1 << index, 0) for index in range(shape[dim])], dtype=np.int64)
+        length = shape[dim]
+        # One table for both axes of a square image: most of what is found for rows holds for columns too.
+        sets = tables.setdefault(length, Sets())
+        ids = np.array([sets.intern(index, 1, 1 << index, 0) for index in range(length)], dtype=np.int64)
         return Axis(sets, ids.reshape([-1 if d == dim else 1 for d in range(len(shape))]), dim, Fraction(1))
 
     return Provenance(axis(2), axis(3))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from erfattr._model import device_and_dtype, find_layer, hooked, untouched
 from erfattr.receptive_field._axes import Axis
 from erfattr.receptive_field._description import described
+from erfattr.receptive_field._folds import Readers
 from erfattr.receptive_field._lines import Line
 from erfattr.receptive_field._passes import (
     attributes_kept,
@@ -157,7 +157,8 @@ def trace_layers(
         stop_after: How often each of ``layers`` runs in one forward pass. With it the pass ends as soon as
             the last of them has run.
     """
-    walk = _walk(model, {**dict(model.named_modules()), **layers}, size, in_channels, stop_after)
+    every = {**dict(model.named_modules()), **layers}
+    walk = _walk(model, every, size, in_channels, stop_after, Readers(model))
     reader = _Reader(size)
     fields: dict[str, ReceptiveField] = {}
     problems: dict[str, str] = {}
@@ -222,15 +223,19 @@ def _walk(
     size: tuple[int, int],
     in_channels: int,
     stop_after: Mapping[str, int] | None = None,
+    readers: Readers | None = None,
 ) -> _Walk:
     """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
     finished: dict[str, _Output] = {}
-    tracing = Tracing()
+    tracing = Tracing(readers and readers.read)
     image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
     tracing[image] = source(image.shape)
     left = dict(stop_after or {})
+    watched = readers.modules if readers is not None else {}
 
     def note(name: str, output: Any) -> None:
+        if readers is not None and name in watched and layers[name] is watched[name]:
+            readers.finished(name, output)
         tensor = only_tensor(output)
         # Of a layer that runs several times the last run counts, and its place in the order too.
         finished.pop(name, None)
@@ -243,15 +248,20 @@ def _walk(
                 raise _Enough
 
     error: Exception | None = None
+    folds: tuple[tuple[str, str], ...] = ()
     with untouched(model), torch.no_grad(), attributes_kept(model), hooked(layers, note):
+        result = None  # held while it is asked for the folds: what is returned is read by the caller
         try:
             with tracing:
-                model(image)
+                result = model(image)
         except _Enough:
             pass
         except Exception as raised:  # the model may need data: whatever it is, running it for real will tell
             error = raised
-    return _Walk(finished, error, tracing.last, ())
+        if readers is not None and error is None:
+            folds = readers.folds()
+        del result
+    return _Walk(finished, error, tracing.last, folds)
 
 
 def _traced_or_probed(
@@ -315,7 +325,9 @@ class _Reader:
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
+        # By the provenance, which the pass keeps alive, and the shape.
         self._fields: dict[tuple[int, tuple[int, ...]], ReceptiveField] = {}
+        self._strides: dict[tuple[int, tuple[int, ...]], tuple[Number, Number]] = {}
 
     def field(self, name: str, output: _Output) -> ReceptiveField | None:
         """Return the field of a layer's output; ``None`` if it has no map or does not depend on the image."""
@@ -329,10 +341,17 @@ class _Reader:
 
     def stride(self, output: _Output) -> tuple[Number, Number] | None:
         """Return the stride alone of a layer's output whose operators are understood."""
-        if output.provenance is None or output.provenance.unknown:
+        shape, found = output
+        if shape is None or found is None or found.unknown or (dims := _map_dims(shape, found)) is None:
             return None
-        found = self.field("", output)
-        return found and found.stride
+        key = (id(found), shape)
+        if key in self._fields:
+            return self._fields[key].stride
+        if key not in self._strides:
+            axes = zip((found.rows, found.columns), self._size, strict=True)
+            vertical, horizontal = (_step(axis, shape, dims, length) for axis, length in axes)
+            self._strides[key] = vertical, horizontal
+        return self._strides[key]
 
     def _read(self, name: str, shape: tuple[int, ...], found: Provenance) -> ReceptiveField:
         dims = _map_dims(shape, found)
@@ -345,17 +364,11 @@ class _Reader:
             return Line(ids.reshape([ids.shape[d] for d in dims] or [1, 1]), axis.sets.entries, length)
 
         rows, columns = line(found.rows, self._size[0]), line(found.columns, self._size[1])
-        unit = (height // 2, width // 2)
-        # A unit without a place of its own (behind a pooling over the whole map) steps over the whole image.
-        vertical, horizontal = (
-            _plain(axis.jump) if dims and line.entry(unit).virtual else line.length
-            for axis, line in ((found.rows, rows), (found.columns, columns))
-        )
         return described(
             name,
             self._size,
             (height, width),
-            (vertical, horizontal),
+            (_step(found.rows, shape, dims, rows.length), _step(found.columns, shape, dims, columns.length)),
             (rows, columns),
             (rows.kind(), columns.kind()),
             method="operators",
@@ -375,5 +388,11 @@ def _is_channels_last(found: Provenance | None) -> bool:
     return found is not None and (found.rows.dim, found.columns.dim) == (1, 2)
 
 
-def _plain(value: Fraction) -> Number:
-    return int(value) if value.denominator == 1 else float(value)
+def _step(axis: Axis, shape: tuple[int, ...], dims: tuple[int, ...], length: int) -> Number:
+    """Pixels per step of the map; all ``length`` where the centre unit has no place of its own any more."""
+    ids = axis.ids
+    for dim in dims:
+        ids = ids.take([min(shape[dim] // 2, ids.shape[dim] - 1)], axis=dim)
+    if not dims or not any(axis.sets.entries[a].virtual for a in set(ids.ravel().tolist())):
+        return length
+    return int(axis.jump) if axis.jump.denominator == 1 else float(axis.jump)

@@ -56,3 +56,18 @@ def test_total_stride_is_that_of_the_last_layer_with_positions(
     model: nn.Module, size: int, expected: tuple[int, int] | None
 ) -> None:
     assert total_stride(receptive_fields(model, size, probe=False)) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "period"),
+    [
+        (nn.Conv2d(3, 1, 3, stride=(2, 3)), (2, 3)),
+        (nn.AdaptiveAvgPool2d(1), (12, 10)),  # no positions: the step is the whole image
+        (nn.AdaptiveAvgPool2d((8, 5)), None),  # 12 / 8 rows
+        (nn.Upsample(scale_factor=2), None),  # half a pixel
+    ],
+)
+def test_period_is_the_stride_in_whole_pixels(model: nn.Module, period: tuple[int, int] | None) -> None:
+    field = theoretical_receptive_field(model, input_size=(12, 10))
+    assert field.period == period
+    assert period is None or all(type(step) is int for step in field.period)

@@ -58,14 +58,16 @@ def cat(call: Call) -> Results | None:
         axes = [pick(each) if each is not None else None for each in found]
         known = [axis for axis in axes if axis is not None]
         wide = [max(axis.ids.shape[d] for axis in known) for d in range(output.ndim)]
-        pieces = []
+        pieces, counts = [], []
         for axis, part in zip(axes, parts, strict=True):
             ids = np.zeros((1,) * output.ndim, dtype=np.int64) if axis is None else axis.ids
-            pieces.append(
-                np.broadcast_to(ids, [part.shape[d] if d == dim else wide[d] for d in range(ids.ndim)])
-            )
+            full = [ids.shape[d] if d == dim else wide[d] for d in range(ids.ndim)]
+            pieces.append(ids if list(ids.shape) == full else np.broadcast_to(ids, full))
+            # A part along which nothing changes is one index, to be repeated.
+            counts += [part.shape[dim]] if ids.shape[dim] == 1 else [1] * ids.shape[dim]
+        joined = np.repeat(np.concatenate(pieces, axis=dim), counts, axis=dim)
         main = next((axis for axis in known if axis.dim is not None and axis.dim in axis.varies()), known[0])
-        return main.replaced(np.concatenate(pieces, axis=dim), output.shape, main.dim)
+        return main.replaced(joined, output.shape, main.dim)
 
     unknown = tuple(dict.fromkeys(name for each in found if each for name in each.unknown))
     return [Provenance(join(lambda each: each.rows), join(lambda each: each.columns), unknown)]

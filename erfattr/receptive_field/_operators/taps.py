@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from erfattr.receptive_field._axes import MISSING
 Taps = npt.NDArray[np.int64]
 
 
+@lru_cache(maxsize=1024)
 def window_taps(
     length: int, kernel: int, stride: int, padding: int, dilation: int, *, transposed: bool = False
 ) -> Taps:
@@ -25,6 +27,7 @@ def window_taps(
     return np.where(scaled % stride == 0, scaled // stride, MISSING)
 
 
+@lru_cache(maxsize=1024)
 def adaptive_taps(old: int, new: int) -> Taps:
     """Return (K, new) input indices that an adaptive pooling from ``old`` to ``new`` reads."""
     start = np.arange(new) * old // new
