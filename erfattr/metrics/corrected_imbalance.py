@@ -274,7 +274,8 @@ def _classes(moments: Moments) -> _Classes:
     b = (1 + r_sign_m / m_size.clamp_min(TINY)).clamp_min(0)
     v_class = r_g_r_h - 2 * (b - 1) * r_m + (b - 1) ** 2 * m_squared
     v = v_class.sum(1)
-    # Where a class came out negative by chance, the others make up for it; where their sum did, all are alike.
+    # For a class that came out negative by chance, the others make up. Where their sum did, no class is known
+    # to differ: sigma is the same multiple of s in all.
     positive = torch.where(v[:, None] > 0, v_class.clamp_min(0), s_squared)
     shape = positive / s_squared.clamp_min(TINY) / positive.sum(1, keepdim=True).clamp_min(TINY)
     return _Classes(s, b * m_size / s.clamp_min(TINY), shape, v)
