@@ -6,7 +6,6 @@
 # %%
 from __future__ import annotations
 
-from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
@@ -18,7 +17,7 @@ from erfattr.models.heads import replace_head
 from erfattr.report.curves import plot_curves
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
-from erfattr.training.recipes import RECIPES
+from erfattr.training.recipes import find_recipe
 from erfattr.training.runs import train
 
 SEED = 2
@@ -38,7 +37,7 @@ print(changes.describe())
 # CPU, with fewer epochs. A run ends when it has passed 90 %.
 
 # %%
-recipe = replace(RECIPES["micro_object_cpu"], epochs=8)
+recipe = find_recipe("micro_object_cpu", epochs=8)
 photographs = sample_images(size=recipe.size, normalize=False).unflatten(0, (8, 8))  # crop, photograph
 train_on, test_on = photographs[:, :6].flatten(0, 1), photographs[:, 6:].flatten(0, 1)
 test = MicroObjectDataset(test_on.repeat(8, 1, 1, 1), recipe.object_size, fixed=True)
