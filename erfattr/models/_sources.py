@@ -69,7 +69,7 @@ def _unknown(name: str) -> ValueError:
     return ValueError(f"name: expected {', '.join(forms)} or {last}, got {name!r}{nearest}")
 
 
-def _from_package(_name: str, weights: Weights, _: bool) -> Loaded:
+def _from_package(_name: str, weights: Weights, _show_progress: bool) -> Loaded:
     if weights is None or weights == "DEFAULT":
         model = DemoNet()
         load_checkpoint(model, DEMO_WEIGHTS)
@@ -136,7 +136,7 @@ def _not_here(weights: str, url: str, error: BaseException) -> Exception:
     )
 
 
-def _from_timm(name: str, weights: Weights, _: bool) -> Loaded:
+def _from_timm(name: str, weights: Weights, _show_progress: bool) -> Loaded:
     try:
         import timm
     except ImportError as error:
@@ -181,7 +181,7 @@ def _not_in_hub(name: str, source: Any, error: BaseException) -> Exception:
     )
 
 
-def _from_factory(name: str, weights: Weights, _: bool) -> Loaded:
+def _from_factory(name: str, weights: Weights, _show_progress: bool) -> Loaded:
     path, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*path.split("."), *attribute.split(".")]):
         raise ValueError(f"name: expected 'module.path:factory', got {name!r}")
