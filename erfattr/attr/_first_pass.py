@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +54,40 @@ class FirstPass:
         return rectified_gradients(self.scalars, titles, self.images, self.plan.rectify)
 
 
+class _LastMap(NamedTuple):
+    """The last feature map so far.
+
+    Attributes:
+        name: Its layer.
+        output: The map.
+        version: How often it had been written to.
+        begun: How many modules had begun to run.
+        read: Whether the sources have read it.
+    """
+
+    name: str
+    output: Tensor
+    version: int
+    begun: int
+    read: bool
+
+
 class _Reader:
     """Resolves the sources, and reads their scalars, the moment a layer has run."""
 
     def __init__(
-        self, model: Callable[..., Any], sources: Sequence[Source], rectify: Rectify, batch: Batch
+        self,
+        model: Callable[..., Any],
+        sources: Sequence[Source],
+        rectify: Rectify,
+        batch: Batch,
+        last_map: str | None,
     ) -> None:
         self._batch, self._rectify = batch, rectify
         self._readers: dict[str | None, list[tuple[int, Source]]] = {}
         for index, source in enumerate(sources):
-            self._readers.setdefault(source.layer_in(model), []).append((index, source))
+            name = source.layer_in(model)
+            self._readers.setdefault(last_map if name is None else name, []).append((index, source))
         self.modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
         self._map_layers = map_layers(model) if None in self._readers and isinstance(model, nn.Module) else {}
         # A module that the model has under two names is watched under the one that was asked for.
@@ -74,28 +98,48 @@ class _Reader:
         self.found: dict[int, tuple[ResolvedSource, Tensor]] = {}
         self.begun: list[str] = []
         self.wanted = 0
-        self.unfit: ValueError | None = None
+        self._last: _LastMap | None = None
+        self._unfit: ValueError | None = None
 
     def note(self, name: str, output: Any) -> None:
         self.runs[name] = self.runs.get(name, 0) + 1
         if name and name in self._readers:
             self.read(name, output, self._readers[name])
         if name in self._map_layers and is_feature_map(output):
-            # Read at every such layer: which one is the last is known only in the end, and what runs next
-            # may work in place on the output.
-            try:
-                self.read(name, output, self._readers[None])
-                self.unfit = None
-            except ValueError as error:
-                self.unfit = error
+            # Which one is the last is known only in the end, and what runs next may work in place on it. Of the
+            # few outermost layers, where it usually is, each is read at once.
+            read = "." not in name
+            self._last = _LastMap(name, output, output._version, len(self.begun), read)
+            if read:
+                self._read_at_once(name, output)
 
-    def read(self, name: str, output: Any, readers: Sequence[tuple[int, Source]]) -> None:
+    def _read_at_once(self, name: str, output: Tensor) -> None:
+        try:
+            self.read(name, output, self._readers[None])
+            self._unfit = None
+        except ValueError as error:
+            self._unfit = error
+
+    def read_last_map(self) -> str | None:
+        """Read the last feature map; return its name instead where it has been written to since."""
+        if self._last is not None and self._last.read:
+            if self._unfit is not None:
+                raise self._unfit
+        elif self._last is not None:
+            if self._last.output._version != self._last.version:
+                return self._last.name
+            self.read(self._last.name, self._last.output, self._readers[None], self._last.begun)
+        return None
+
+    def read(
+        self, name: str, output: Any, readers: Sequence[tuple[int, Source]], begun: int | None = None
+    ) -> None:
         images = self._batch.images
         look = FirstLook(name, output, len(images), self._rectify, (images.shape[2], images.shape[3]))
         for index, source in readers:
             resolved = source.resolve(look)
             self.found[index] = (resolved, resolved.scalar(output, self._batch))
-        self.wanted = len(self.begun)
+        self.wanted = max(self.wanted, len(self.begun) if begun is None else begun)
 
     def read_output(self, output: Any) -> None:
         if "" in self._readers:
@@ -116,8 +160,6 @@ class _Reader:
                 handle.remove()
 
     def refuse_missing(self, model: Callable[..., Any]) -> None:
-        if self.unfit is not None:
-            raise self.unfit
         never = [name for name in self._readers if name and name not in self.runs]
         if never:
             raise ValueError(f"layer: {', '.join(map(repr, never))} never ran in the model's forward pass")
@@ -129,19 +171,33 @@ class _Reader:
 
 
 def first_pass(
-    model: Callable[..., Any], sources: Sequence[Source], rectify: Rectify, batch: Batch
+    model: Callable[..., Any],
+    sources: Sequence[Source],
+    rectify: Rectify,
+    batch: Batch,
+    last_map: str | None = None,
 ) -> FirstPass:
     """Run the whole model on a batch and resolve every source with what is seen.
+
+    Args:
+        model: The network.
+        sources: What to map.
+        rectify: What is done to each image's gradient.
+        batch: The images.
+        last_map: The last spatial feature map before global pooling, where it is known.
 
     Raises:
         ValueError: a layer never ran, or its output does not serve.
     """
     images = as_leaf(batch.images)
-    batch = batch._replace(images=images)
-    reader = _Reader(model, sources, rectify, batch)
+    reader = _Reader(model, sources, rectify, batch._replace(images=images), last_map)
     with reader.watching():
         output = model(images.clone(), *batch.extra)
     reader.read_output(output)
+    written_to = reader.read_last_map()
+    if written_to is not None:
+        # It can only be read the moment it has run, now that it is known which one it is.
+        return first_pass(model, sources, rectify, batch, written_to)
     reader.refuse_missing(model)
     found = [reader.found[index] for index in range(len(sources))]
     resolved = [source for source, _ in found]

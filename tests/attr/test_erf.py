@@ -233,6 +233,25 @@ def test_layer_before_an_in_place_relu_is_seen_before_it(resnet: nn.Module, imag
     assert torch.equal(ERF(resnet, "bn1", (4, 4)).attribute(images), expected)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_last_map_that_is_written_to_is_read_before(images: Tensor, count: int) -> None:
+    class Dense(nn.Module):
+        """As torchvision's DenseNet: the last map is rectified in place, outside of any module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.features = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, value: Tensor) -> Tensor:
+            return nn.functional.relu(self.features(value), inplace=True).mean((2, 3))
+
+    model = Dense().double()
+    expected = torch.zeros(64, 64, dtype=torch.float64)
+    expected[31:34, 31:34] = model.features.weight.mean((0, 1)).relu().detach()  # of unit (16, 16)
+    torch.testing.assert_close(ERF(model).attribute(images[:count]), expected, rtol=1e-9, atol=1e-15)
+
+
 def test_last_run_of_a_layer_counts() -> None:
     row = torch.tensor([0, 1, 2, 3, 2, 1, 0], dtype=torch.float64)
     result = ERF(Reused(), "conv").attribute(torch.zeros(1, 1, 7, 7))
