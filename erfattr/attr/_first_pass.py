@@ -106,8 +106,8 @@ class _Reader:
         if name and name in self._readers:
             self.read(name, output, self._readers[name])
         if name in self._map_layers and is_feature_map(output):
-            # Which one is the last is known only in the end, and what runs next may work in place on it. Of the
-            # few outermost layers, where it usually is, each is read at once.
+            # Which one is the last is known only in the end, and what runs next may work in place on it. Of
+            # the few outermost layers, where it usually is, each is read at once.
             read = "." not in name
             self._last = _LastMap(name, output, output._version, len(self.begun), read)
             if read:
