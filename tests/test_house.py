@@ -25,9 +25,15 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def tests_of(module: Path) -> Path:
-    """Return where the tests of a module stand, below ``tests``."""
-    return module.relative_to(PACKAGE).with_name(f"test_{module.stem.lstrip('_')}.py")
+def place_of_tests(module: Path) -> Path:
+    """Return where the tests of a module stand, below ``tests``: those of a private folder beside it."""
+    place = module.relative_to(PACKAGE)
+    folders = [folder for folder in place.parts[:-1] if not folder.startswith("_")]
+    return Path(*folders, f"test_{module.stem.lstrip('_')}.py")
+
+
+def is_private(module: Path) -> bool:
+    return any(part.startswith("_") for part in module.relative_to(PACKAGE).parts)
 
 
 def docstring(path: Path) -> str:
@@ -51,14 +57,19 @@ def test_module_holds_one_idea_and_is_named_after_it(module: Path) -> None:
     assert set(module.stem.split("_")) & EMPTY_NAMES == set()
 
 
-@pytest.mark.parametrize("module", [path for path in MODULES if not path.name.startswith("_")], ids=name)
-def test_public_module_has_its_tests_of(module: Path) -> None:
-    assert (ROOT / "tests" / tests_of(module)).is_file()
+@pytest.mark.parametrize("module", [path for path in MODULES if not is_private(path)], ids=name)
+def test_public_module_has_its_tests(module: Path) -> None:
+    assert (ROOT / "tests" / place_of_tests(module)).is_file()
 
 
 @pytest.mark.parametrize("path", TESTS, ids=name)
 def test_test_file_has_its_module(path: Path) -> None:
-    assert path.relative_to(ROOT / "tests") in {*map(tests_of, MODULES), *OF_ALL}
+    place = path.relative_to(ROOT / "tests")
+    # A module with many tests may have several files: test_trace.py, test_trace_layers.py.
+    folders = [module.with_name(f"{module.name}.py") for module in PACKAGE.rglob("*") if module.is_dir()]
+    of_modules = {place_of_tests(module).with_suffix("") for module in [*MODULES, *folders]}
+    candidates = [place.parent / place.stem.rsplit("_", cut)[0] for cut in range(place.stem.count("_"))]
+    assert place in OF_ALL or of_modules & {place.with_suffix(""), *candidates}
 
 
 def test_public_names_stand_once_each() -> None:
