@@ -54,13 +54,13 @@ from erfattr import (
     RandomPixelAttack,
     StrongPixelAttack,
     demo_model,
+    load_model,
     weak_pixels,
 )
 from erfattr._files import write_json
 from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_and_crop
 from erfattr.execution import prepared
 from erfattr.models.checkpoints import load_checkpoint
-from erfattr.models.loading import load_model
 from erfattr.receptive_field.trace import trace_layers
 from erfattr.remedies.variants import make_variant
 from erfattr.robust.pixel_space import Candidates, PixelSpace

@@ -28,12 +28,10 @@ from captum.metrics import infidelity
 from scipy.stats import sem
 from torch import Tensor, nn
 
-from erfattr import Calibration, ImageFiles, estimate_phase_profile, load_model
+from erfattr import Calibration, ImageFiles, debias, estimate_phase_profile, load_model, relief
 from erfattr._files import write_json
 from erfattr.attr.calibration import calibrate
-from erfattr.attr.debiased_attribution import debias
 from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from erfattr.metrics.relief import relief
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 from erfattr.models.demo import DemoNet
 

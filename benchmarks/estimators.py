@@ -21,9 +21,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from scipy.stats import norm
 
-from erfattr.metrics.corrected_imbalance import corrected_imbalance
-from erfattr.metrics.imbalance import imbalance_index
-from erfattr.metrics.significance import dead_pixels, estimate_phase_profile
+from erfattr import corrected_imbalance, dead_pixels, estimate_phase_profile, imbalance_index
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 SIZE = 224
@@ -326,9 +324,7 @@ def photographs(folder: str, count: int) -> None:
     """Map growing parts of one random choice of photographs, output of the pretrained MobileNetV2."""
     import torchvision
 
-    from erfattr import DeadPixelMap
-    from erfattr.datasets.image_files import ImageFiles
-    from erfattr.datasets.image_loader import ImageLoader
+    from erfattr import DeadPixelMap, ImageFiles, ImageLoader
 
     model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
     maps = DeadPixelMap(model).attribute(ImageLoader(ImageFiles(folder, count=count)), reduction="none")

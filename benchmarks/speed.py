@@ -39,9 +39,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from erfattr import ERF, Execution, FeatureUnit, ImageFiles, ImageLoader, ModelOutput, SensitivityMaps
+from erfattr import (
+    ERF,
+    Execution,
+    FeatureUnit,
+    ImageFiles,
+    ImageLoader,
+    ModelOutput,
+    SensitivityMaps,
+    sample_images,
+)
 from erfattr._files import write_json
-from erfattr.datasets.photographs import sample_images
 from erfattr.execution import prepared
 from erfattr.receptive_field.trace import trace_layers
 

@@ -12,13 +12,13 @@ from erfattr import (
     DeadPixelMap,
     ImageLoader,
     corrected_imbalance,
+    dead_pixels,
     demo_model,
     estimate_phase_profile,
     phase_profile,
     sample_images,
     strong_pixels,
 )
-from erfattr.metrics.significance import dead_pixels
 from erfattr.report.map_plots import plot_map
 from erfattr.report.pixel_plots import plot_zoom
 from erfattr.report.profile_plots import plot_phase_profile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
-from erfattr.datasets.image_files import ImageFiles
+from erfattr import ImageFiles
 
 _ADDRESS = "https://data.caltech.edu/records/65de6-vp158"
 

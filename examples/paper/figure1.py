@@ -15,8 +15,16 @@ from matplotlib.figure import Figure
 from paper import Row, options, print_table, write_result
 from runs import trained_network
 
-from erfattr import ImageFiles, ImageLoader, SensitivityMaps, corrected_imbalance, load_model, sample_images
-from erfattr.attr.sources import FeatureUnit, ModelOutput
+from erfattr import (
+    FeatureUnit,
+    ImageFiles,
+    ImageLoader,
+    ModelOutput,
+    SensitivityMaps,
+    corrected_imbalance,
+    load_model,
+    sample_images,
+)
 from erfattr.remedies.variants import make_variant
 from erfattr.report.map_plots import plot_map
 
