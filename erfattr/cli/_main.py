@@ -30,9 +30,9 @@ def command_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 2 for input that does not serve, or 130 when interrupted."""
     options = command_parser().parse_args(arguments)
-    # An OpenMP thread waits for another by spinning. Where other work has taken the other's processor, that
-    # keeps both from it: three times the time, or worse. Asleep they cost nothing, and hardly more on an idle
-    # machine. OpenMP reads this once, when torch is imported: not before the next line.
+    # An OpenMP thread waits for another by spinning. Beside other work it then holds the processor that the
+    # other one needs, and the run takes three times as long. Asleep it costs a few percent on an idle machine.
+    # OpenMP reads this once, when torch is imported: not before the command is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import_module(f"erfattr.cli.{options.command}").run(options)
