@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 2 for input that does not serve, or 130 when interrupted."""
     options = command_parser().parse_args(arguments)
     # An OpenMP thread waits for another by spinning. Beside other work it then holds the processor that the
-    # other one needs, and the run takes three times as long. Asleep, a quiet machine loses a few percent.
+    # other one needs, and the run takes three times as long. Sleeping costs a quiet machine a few percent.
     # OpenMP reads this once, when torch is imported: not before the command is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
