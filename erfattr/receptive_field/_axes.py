@@ -190,7 +190,11 @@ class Axis:
             dim = spatial[0] if len(spatial) == 1 else None
         elif not varies and shape[dim] != 1:
             dim = None
-        axis = replace(self, ids=ids, dim=dim)
+        return replace(self, dim=dim).renewed(ids)
+
+    def renewed(self, ids: Ids) -> Axis:
+        """New ids along the same dims, and the jump as it can be read from them."""
+        axis = self.with_ids(compressed(ids))
         return replace(axis, jump=axis._measured_jump())
 
     def _measured_jump(self) -> Fraction:

@@ -24,7 +24,7 @@ class _Output:
         tensor: The output.
         memory: Held, so that no other tensor gets the same number.
         readers: How many operators read it.
-        statistics: Storage of the running mean with which the last of them normalised the output itself.
+        statistics: Storage of the running mean with which the last of them normalised it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Readers:
             output = self._outputs.get(storage)
             if output is not None:
                 output.readers += 1
-                output.statistics = _statistics(name, bound, output.tensor())
+                output.statistics = _statistics(name, bound)
 
     def finished(self, name: str, result: Any) -> None:
         """Note that one of ``modules`` has run."""
@@ -95,7 +95,7 @@ class Readers:
         if module is None or self._runs[name] != 1:
             return False
         # A buffer of a convolution (the taps of a blur) stays as it is, whoever reads it.
-        tensors = list(module.parameters(recurse=False))
+        tensors: list[Tensor] = list(module.parameters(recurse=False))
         if isinstance(module, _BatchNorm):
             tensors += [t for t in (module.running_mean, module.running_var) if t is not None]
         storages = [storage_of(tensor) for tensor in tensors]
@@ -107,9 +107,9 @@ def _own(module: nn.Module) -> list[Tensor]:
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
 
 
-def _statistics(name: str, bound: Mapping[str, Any], output: Tensor | None) -> int | None:
-    """Storage of the running mean by which an operator normalises ``output``; ``None`` if it does not."""
-    if "batch_norm" not in name or output is None or bound.get("input") is not output:
+def _statistics(name: str, bound: Mapping[str, Any]) -> int | None:
+    """Storage of the running mean by which an operator normalises; ``None`` if it does something else."""
+    if "batch_norm" not in name:
         return None
     mean = bound.get("running_mean")
     evaluating = "no_training" in name or bound.get("training", bound.get("train")) is False

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from erfattr._checks import check_module, check_positive_int, describe
+from erfattr._checks import check_positive_int, describe
 from erfattr._model import tensors_of
 from erfattr.receptive_field._lines import is_int
 
 
 def check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int, int]:
     """Return (H, W) of the image, or raise what the public functions say that they raise."""
-    check_module("model", model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
     check_positive_int("in_channels", in_channels)
     pair = (input_size, input_size) if is_int(input_size) else input_size
     expected = "input_size: expected (H, W), two positive integers"

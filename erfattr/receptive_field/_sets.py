@@ -167,9 +167,9 @@ class Sets:
 
 def _without_repetition(ids: Ids, dim: int) -> Ids:
     """Leave out along ``dim`` what is as the index before: of joined maps, all channels but one of each."""
-    before = (slice(None),) * dim
-    changes = ids[(*before, slice(1, None))] != ids[(*before, slice(-1))]
-    changes = changes.any(axis=tuple(d for d in range(ids.ndim) if d != dim))
+    line = np.moveaxis(ids, dim, 0)
+    changes = line[1:] != line[:-1]
+    changes = changes.reshape(len(changes), -1).any(axis=1)
     return ids.take(np.concatenate([[0], np.flatnonzero(changes) + 1]), axis=dim)
 
 

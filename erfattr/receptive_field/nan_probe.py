@@ -168,14 +168,11 @@ def field_from_probe(
         middle = ids[:, width // 2] if axis == 0 else ids[height // 2]
         spans = [extent(sets.entries[int(a)].real) for a in middle]
         # The stride is how far neighbours' middles are apart, where neither touches the image's border.
-        inside = [
-            (a, b)
+        moves = [
+            (b[0] + b[1] - a[0] - a[1]) / 2
             for a, b in itertools.pairwise(spans)
             if min(a[0], b[0]) > 0 and max(a[1], b[1]) < length - 1
         ]
-        # A unit that reads padding of a later layer is cut short within the image.
-        alike = [(a, b) for a, b in inside if b[1] - b[0] == a[1] - a[0]]
-        moves = [(b[0] + b[1] - a[0] - a[1]) / 2 for a, b in alike or inside]
         step = float(np.median(moves)) if moves else length / len(middle)
         strides.append(int(step) if step == int(step) else step)
     notes = [*why, "measured with NaN inside the image: boxes are clipped at its borders"]

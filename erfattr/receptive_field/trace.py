@@ -227,7 +227,7 @@ def _walk(
 ) -> _Walk:
     """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
     finished: dict[str, _Output] = {}
-    tracing = Tracing(readers and readers.read)
+    tracing = Tracing(None if readers is None else readers.read)
     image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
     tracing[image] = source(image.shape)
     left = dict(stop_after or {})
@@ -308,11 +308,11 @@ def _traced_or_probed(
             unknown = known.unknown if known else (walk.stopped_at,) if error else ()
             fields[name] = field_from_probe(name, probed[name], size, unknown, why)
         elif name not in problems:
-            found = reader.field(name, finished[name])
-            if found is None:
+            field = reader.field(name, finished[name])
+            if field is None:
                 problems[name] = _no_field(name, finished[name])
             else:
-                fields[name] = found
+                fields[name] = field
     return fields, problems
 
 

@@ -146,6 +146,13 @@ def test_not_with_tied_tensors(first: int, second: int, name: str) -> None:
     assert folds(model) == set()
 
 
+def test_not_with_tensors_of_a_layer_that_does_not_run() -> None:
+    model = Functional(lambda x, a, b, *_: b(a(x)), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))
+    assert folds(model) == {("parts.0", "parts.1")}
+    model.parts[2].weight = model.parts[0].weight
+    assert folds(model) == set()
+
+
 def test_not_with_tensors_in_one_piece_of_memory() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     flat = torch.ones(18)
@@ -177,5 +184,5 @@ def test_a_reader_behind_the_stop_does_not_count_but_one_before_it_does() -> Non
 
 
 def test_none_of_a_pass_that_broke() -> None:
-    model = Pair(lambda x, conv, norm, _: norm(conv(x)) if float(conv.weight.sum()) < 1e9 else x)
+    model = Pair(lambda x, conv, norm, _: y if float((y := norm(conv(x))).sum()) < 1e9 else x)
     assert folds(model) == set()

@@ -18,12 +18,6 @@ def test_probe_tells_whole_image_holes_and_too_small_images() -> None:
     assert large.status == "position-dependent"
 
 
-def test_stride_where_units_read_the_padding_of_a_later_layer() -> None:
-    # The second unit's first tap lies in the first layer's own padding: it is shorter, away from the border.
-    model = nn.Sequential(nn.Conv2d(3, 2, 1, 2, 2), nn.Conv2d(2, 2, 3, 2, 2, 2), nn.Conv2d(2, 2, 3, 2, 2, 2))
-    assert nan_probe(model, input_size=64, batch_size=64).stride == (8, 8)
-
-
 def test_probe_of_a_model_that_gives_nan() -> None:
     with pytest.raises(ValueError, match="is NaN for an image without NaN"):
         nan_probe(Functional(lambda x: x * float("nan")), input_size=4)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -276,6 +276,20 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int | tuple[int, int]]] = {
         ),
         10,
     ),
+    "maximum along an axis": (
+        lambda: Functional(lambda x, a: a(x) + a(x).max(2, keepdim=True).values, conv(3, 2, 3, padding=1)),
+        (10, 8),
+    ),
+    "minimum of channels": (
+        lambda: Functional(
+            lambda x, a, b: b(a(x).min(1)[0].unsqueeze(1)), conv(3, 2, 3, padding=1), conv(1, 2, 3)
+        ),
+        (10, 8),
+    ),
+    "maximum of two": (
+        lambda: Functional(lambda x, a: torch.max(a(x), x.roll(1, 2)[:, :2]), conv(3, 2, 3, padding=1)),
+        (10, 8),
+    ),
     "resize down": (
         lambda: Functional(lambda x, a: a(F.interpolate(x, size=(7, 5), mode="bilinear")), conv(3, 2, 3)),
         (14, 15),
@@ -410,6 +424,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, min_size=1, max_size=6), size=st.tuples(st.integers(7, 14), st.integers(7, 14)))
+@example([("conv", 1, 3, 0, 1, 1), ("max", 1, 3, 0, False), ("cat",), ("conv", 1, 1, 1, 1, 1)], (7, 7))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_against_the_probe(steps: list[tuple[Any, ...]], size: tuple[int, int]) -> None:
     assert_equals_probe(Graph(steps).double(), None, size)

@@ -64,8 +64,9 @@ def test_a_new_rule_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_operators_of_other_libraries_have_no_rule_by_name() -> None:
-    @torch.library.custom_op("erfattr_registry_tests::relu", mutates_args=())
-    def relu(x: Tensor) -> Tensor:
-        return x.relu()
+    @torch.library.custom_op("erfattr_registry_tests::sort", mutates_args=())
+    def sort(x: Tensor) -> Tensor:
+        return x.sort().values
 
-    assert rule_of(torch.ops.erfattr_registry_tests.relu.default) is None
+    assert rule_of(aten.sort.default) is not None
+    assert rule_of(torch.ops.erfattr_registry_tests.sort.default) is None

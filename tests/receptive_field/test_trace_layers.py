@@ -39,6 +39,12 @@ def test_the_pass_ends_with_the_last_run_of_the_last_layer() -> None:
     assert ran == ["shared", "shared", "last"]
 
 
+def test_a_layer_takes_its_place_in_the_order_with_its_last_run() -> None:
+    shared, middle = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+    trace = trace_layers(nn.Sequential(shared, middle, shared), {"a": shared, "b": middle}, (12, 12), 3)
+    assert [(name, field.size) for name, field in trace.fields.items()] == [("b", (5, 5)), ("a", (7, 7))]
+
+
 def test_strides_are_those_up_to_the_last_layer_whether_or_not_the_pass_goes_on() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 3, 3, stride=(2, 1)),
@@ -105,9 +111,10 @@ def test_an_operator_that_is_not_understood_is_named() -> None:
 def test_a_model_that_catches_exceptions_does_not_swallow_the_stop() -> None:
     def forward(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
         try:
-            return second(first(x))
+            y = first(x)
         except Exception:
-            return x
+            y = x
+        return second(y)
 
     model = Functional(forward, nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
     ran: list[int] = []
@@ -128,13 +135,22 @@ def test_model_comes_back_as_it_was_after_a_stop() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_shapes_remembered_of_one_model_do_not_leak_into_another() -> None:
-    # The same convolution in two memory formats: a view that only one of them allows.
-    model = Functional(lambda x, a: a(x).view(1, -1), nn.Conv2d(3, 4, 1))
-    assert trace_layers(model, {"": model}, (8, 8), 3).fields[""].size == (8, 8)
-    other = Functional(
-        lambda x, a: a(x.to(memory_format=torch.channels_last)).view(1, -1),
-        nn.Conv2d(3, 4, 1).to(memory_format=torch.channels_last),
-    )
-    assert "view size is not compatible" in trace_layers(other, {"": other}, (8, 8), 3).problems[""]
-    assert trace_layers(model, {"": model}, (8, 8), 3).fields[""].size == (8, 8)
+def test_shapes_that_are_remembered_hold_for_the_same_strides_only() -> None:
+    rows = Functional(lambda x: x.relu().view(1, -1))
+    last = Functional(lambda x: x.to(memory_format=torch.channels_last).relu().view(1, -1))
+    for _ in range(2):
+        assert trace_layers(rows, {"": rows}, (8, 8), 3).fields[""].size == (8, 8)
+        assert "view size is not compatible" in trace_layers(last, {"": last}, (8, 8), 3).problems[""]
+
+
+def test_shapes_that_are_remembered_hold_for_numbers_of_the_same_type_only() -> None:
+    dtypes: list[torch.dtype] = []
+
+    def forward(x: Tensor) -> Tensor:
+        for factor in (2, 2.0, True):
+            dtypes.append(((x > 0) * factor).dtype)
+        return x
+
+    model = Functional(forward)
+    assert trace_layers(model, {"": model}, (8, 8), 3).problems == {}
+    assert dtypes == [torch.int64, torch.float32, torch.bool]

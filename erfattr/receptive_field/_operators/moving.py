@@ -67,7 +67,8 @@ def cat(call: Call) -> Results | None:
             counts += [part.shape[dim]] if ids.shape[dim] == 1 else [1] * ids.shape[dim]
         joined = np.repeat(np.concatenate(pieces, axis=dim), counts, axis=dim)
         main = next((axis for axis in known if axis.dim is not None and axis.dim in axis.varies()), known[0])
-        return main.replaced(joined, output.shape, main.dim)
+        # Joining moves no dim: of maps of one row, say, the row's place stays though only channels differ.
+        return main.renewed(joined) if main.dim is not None else main.replaced(joined, output.shape, None)
 
     unknown = tuple(dict.fromkeys(name for each in found if each for name in each.unknown))
     return [Provenance(join(lambda each: each.rows), join(lambda each: each.columns), unknown)]

@@ -13,9 +13,7 @@ from erfattr.receptive_field._operators.registry import (
     Results,
     anywhere,
     dims_of,
-    is_pointwise,
     rule,
-    unite_elements,
 )
 from erfattr.receptive_field._sets import compressed
 
@@ -27,9 +25,6 @@ from erfattr.receptive_field._sets import compressed
 )
 def reduce(call: Call) -> Results | None:
     """One value of all along some dims."""
-    if is_pointwise(call.func):
-        # The same name with two tensors: the larger of each pair.
-        return unite_elements(call)
     tensor = call.tensors[0]
     found = call[tensor]
     if found is None:
