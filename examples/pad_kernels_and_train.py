@@ -11,14 +11,8 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import torch
 
-from erfattr import (
-    DeadPixelMap,
-    MicroObjectDataset,
-    compare_imbalance,
-    demo_model,
-    pad_kernels,
-    sample_images,
-)
+from erfattr import DeadPixelMap, compare_imbalance, demo_model, pad_kernels, sample_images
+from erfattr.datasets.micro_objects import MicroObjectDataset
 from erfattr.models.heads import replace_head
 from erfattr.report.curves import plot_curves
 from erfattr.training.data import TrainingData
