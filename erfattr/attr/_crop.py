@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from erfattr.receptive_field.field import ReceptiveField
@@ -63,7 +63,7 @@ def find_cone(
     if any(box[2] < box[0] or box[3] < box[1] for box in boxes):
         return None
     height, width = known[0].input_size
-    steps = [_alignment(stride[axis] for stride in whole.strides) for axis in (0, 1)]
+    steps = [math.lcm(*(stride[axis] for stride in whole.strides)) for axis in (0, 1)]
     rows = _aligned(min(box[0] for box in boxes), max(box[2] for box in boxes), steps[0], height)
     columns = _aligned(min(box[1] for box in boxes), max(box[3] for box in boxes), steps[1], width)
     if (rows[1] - rows[0]) * (columns[1] - columns[0]) > _WORTHWHILE * height * width:
@@ -83,13 +83,8 @@ def find_cone(
 
 def _local(field: ReceptiveField) -> bool:
     """Whether the field was read from operators that all act locally, with whole strides."""
-    whole = all(float(step).is_integer() and step >= 1 for step in field.stride)
-    return field.method == "operators" and field.status in ("exact", "upper bound") and whole
-
-
-def _alignment(strides: Iterable[float]) -> int:
-    """Return the least common multiple of the whole ones among the strides."""
-    return math.lcm(*(int(step) for step in strides if float(step).is_integer() and step >= 1))
+    local = field.method == "operators" and field.status in ("exact", "upper bound")
+    return local and field.period is not None
 
 
 def _aligned(first: int, last: int, step: int, length: int) -> tuple[int, int]:
