@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import distributed as dist
 from torch import nn
 
 from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
-from erfattr._processes import is_first_process
+from erfattr._processes import ProcessError, is_first_process
 from erfattr.datasets.image_loader import ImageLoader
 from erfattr.metrics.statistics import MapStatistics
 
@@ -61,17 +62,44 @@ KINDS = ("tensor", "loader", "list", "one batch for all", "pair")
 
 
 class Shares:
-    """Maps of every kind of loader, in one go, since starting processes is what takes long."""
+    """Maps of every kind of loader."""
 
     def __call__(self, rank: int) -> dict[str, list[MapStatistics]]:
         return {kind: maps(demo_model().double(), loaders(kind), max_examples=10) for kind in KINDS}
 
 
-@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
+class OneFails:
+    """Refuses a tolerance in every process; then one of them meets a bad image."""
+
+    def __call__(self, rank: int) -> str:
+        match = rf"tolerance: expected None with several processes, got 0\.1 with {dist.get_world_size()}"
+        with pytest.raises(ValueError, match=match):
+            maps(demo_model().double(), IMAGES, tolerance=0.1)
+        images = IMAGES.clone()
+        images[5] = torch.nan  # in the third batch of two: with three processes it is the last one's
+        with pytest.raises((ValueError, ProcessError)) as error:
+            maps(demo_model().double(), list(images.split(2)))
+        return f"{error.type.__name__}: {error.value}"
+
+
+class Both:
+    """One after the other in one group, since starting processes is what takes long."""
+
+    def __call__(self, rank: int) -> tuple[dict[str, list[MapStatistics]], str]:
+        return Shares()(rank), OneFails()(rank)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """What each process of a group returned."""
+    return run(Both(), request.param, tmp_path_factory.mktemp("group"))
+
+
+def test_equal_to_one_process(group: list[Any]) -> None:
     expected = Shares()(0)
-    for shares in run(Shares(), world, tmp_path):
-        assert isinstance(shares, dict), shares
+    for outcome in group:
+        assert isinstance(outcome, tuple), outcome
+        shares, _ = outcome
         for kind in KINDS:
             for result, one in zip(shares[kind], expected[kind], strict=True):
                 assert result.n_images == one.n_images == 10
@@ -85,24 +113,12 @@ def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
                     )
 
 
-class OneFails:
-    """Refuses a tolerance in every process; then one of them meets a bad image."""
-
-    def __call__(self, rank: int) -> list[MapStatistics]:
-        with pytest.raises(
-            ValueError, match=r"tolerance: expected None with several processes, got 0\.1 with 2"
-        ):
-            maps(demo_model().double(), IMAGES, tolerance=0.1)
-        images = IMAGES.clone()
-        images[5] = torch.nan  # in the third batch of two, which is the first process's
-        return maps(demo_model().double(), list(images.split(2)))
-
-
-def test_failure_of_one_process_ends_all(tmp_path: Path) -> None:
-    first, second = run(OneFails(), 2, tmp_path)
+def test_failure_of_one_process_ends_all(group: list[Any]) -> None:
     message = "ValueError: inputs: expected finite images, got NaN or infinity in image 5"
-    assert first == message
-    assert second in (message, f"ProcessError: process 0 of 2 failed: {message}")
+    failed = 2 % len(group)
+    told = f"ProcessError: process {failed} of {len(group)} failed: {message}"
+    for rank, (_, words) in enumerate(group):
+        assert words == message if rank == failed else words in (message, told)
 
 
 # Which process writes.

@@ -139,10 +139,11 @@ def write_debiased(
             ):
                 np.save(stage / f"{image.name}_{what}.npy", values.cpu().numpy())
         np.save(stage / "sensitivity_map.npy", sensitivity_map.cpu().numpy())
-        save_figure(draw_debiased(images, sensitivity_map, period, heading), stage / "debiased.png")
         described = {image.name: {"target": image.target} for image in images}
         write_json(
             stage / "result.json", {"record": record, "environment": environment(), "images": described}
         )
+        # Last, since it takes longest: what cannot be written has been refused by now.
+        save_figure(draw_debiased(images, sensitivity_map, period, heading), stage / "debiased.png")
         written = sorted(path.name for path in stage.iterdir())
     return [Path(folder) / name for name in written]

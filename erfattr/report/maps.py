@@ -100,13 +100,15 @@ def write_maps(
         for stem, report in zip(stems, reports, strict=True):
             np.save(stage / f"{stem}.npy", report.statistics.mean.numpy())
             np.save(stage / f"{stem}_standard_error.npy", report.statistics.standard_error.numpy())
-            save_figure(draw_map(report, heading), stage / f"{stem}.png")
-        save_figure(draw_maps(reports, heading), stage / "maps.png")
         result = {
             "record": record,
             "environment": environment(),
             "maps": {stem: report.numbers() for stem, report in zip(stems, reports, strict=True)},
         }
         write_json(stage / "result.json", result)
+        # Last, since it takes longest: what cannot be written has been refused by now.
+        for stem, report in zip(stems, reports, strict=True):
+            save_figure(draw_map(report, heading), stage / f"{stem}.png")
+        save_figure(draw_maps(reports, heading), stage / "maps.png")
         names = sorted(path.name for path in stage.iterdir())
     return [Path(folder) / name for name in names]

@@ -20,3 +20,10 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = torch.randint(0, 256, (33, 40, 3), generator=generator).byte()
             Image.fromarray(pixels.numpy()).save(root / name / f"{index}.png")
     return root
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which take most of a command's time, where a test looks at numbers alone."""
+    for module in ("maps", "debias"):
+        monkeypatch.setattr(f"erfattr.report.{module}.save_figure", lambda figure, path: None)

@@ -51,6 +51,7 @@ def test_embedded_images_as_the_library_debiases_them(
     assert str(tmp_path / "debiased.png") in printed
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_measured_map_serves_the_next_run_and_is_refused_for_another(
     tmp_path: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_measured_map_serves_the_next_run_and_is_refused_for_another(
     assert not refused.exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_map_of_another_command(tmp_path: Path, photograph: Path) -> None:
     D = DeadPixelMap(demo_model()).attribute(sample_images(3, 96))  # noqa: N806
     np.save(tmp_path / "output.npy", D.numpy())
@@ -100,6 +102,7 @@ def build():
 """
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_guided_backprop_says_where_it_is_a_plain_gradient(
     tmp_path: Path, photograph: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

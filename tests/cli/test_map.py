@@ -59,6 +59,7 @@ def test_map_of_embedded_images_equals_the_library(
     assert str(out / "maps.png") in printed
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_recorded_command_repeats_the_run(tmp_path: Path, folder: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     options = ("--images", folder, "--size", 64, "--layers", "layer2", "output", "--unit", "3,4")
@@ -75,6 +76,7 @@ def test_recorded_command_repeats_the_run(tmp_path: Path, folder: Path) -> None:
     assert first_result["record"]["images"]["files"] == ["cat/1.png", "cat/2.png", "dog/1.png"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("map", "--model", "resnet18", "--weights", "none", "--seed", 5, "--count", 2, "--size", 64)
     assert run(*words, "--layers", "layer1", "--output", tmp_path) == 0
@@ -84,6 +86,7 @@ def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert model["seed"] == 5
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_unreadable_file_is_named_and_counted(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +102,7 @@ def test_unreadable_file_is_named_and_counted(
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_two_networks_are_compared_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("map", "--count", 12, "--size", 64, "--layers", "layer2", "output", "--output", tmp_path)
     assert run(*words, "--against", "demo", "--against-weights", "none") == 0
