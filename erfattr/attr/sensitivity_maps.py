@@ -74,6 +74,8 @@ class SensitivityMaps:
         ValueError: unknown ``rectify``, no source, or a layer that the model does not have.
 
     Example:
+        >>> from torch import nn
+        >>> from erfattr import ModelOutput
         >>> model = nn.Conv2d(1, 1, 3, padding=1, bias=False)
         >>> _ = nn.init.constant_(model.weight, 2.0)
         >>> maps = SensitivityMaps(model, [ModelOutput((0, 1, 1))])
