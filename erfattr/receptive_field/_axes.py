@@ -208,16 +208,20 @@ class Axis:
         # The same number for the same virtual set at any place, -1 for none.
         numbers: dict[int, int] = {0: -1}
         shapes = np.array([numbers.setdefault(entry.virtual, len(numbers)) for entry in entries])[where]
-        # After an upsampling by 2 only every second element moves: try periods until one moves evenly.
+        # After an upsampling by 2 only every second element moves. More than half of the elements may agree by
+        # chance on a period that is not theirs, so the one that most of them agree on counts.
+        best, agreement = self.jump, 0.5
         for period in dict.fromkeys([self.jump.denominator, *range(1, 9)]):
             first, second = shapes[:-period], shapes[period:]
             moves = (lows[period:] - lows[:-period])[(first == second) & (first >= 0)]
             if len(moves):
                 values, votes = np.unique(moves, return_counts=True)
-                move, agreeing = int(values[votes.argmax()]), int(votes.max())
-                if move and 2 * agreeing > len(first):
-                    return Fraction(move, period)
-        return self.jump
+                move, share = int(values[votes.argmax()]), int(votes.max()) / len(first)
+                if move and share > agreement:
+                    best, agreement = Fraction(move, period), share
+                if agreement == 1:
+                    break
+        return best
 
 
 def reshaped(axis: Axis, old: Sequence[int], new: Sequence[int]) -> Axis:

@@ -457,3 +457,34 @@ def test_unclipped_boxes_are_those_of_a_larger_image(windows: list[tuple[str, in
     assume(min(y0, x0) > 0 and max(y1, x1) < 63)
     assert rf.size == (y1 - y0 + 1, x1 - x0 + 1)
     assert rf.stride == probe.stride
+
+
+class TopDown(nn.Module):
+    """Three strided convolutions and a way back up that joins each map, as YOLO's and U-Net's do."""
+
+    def __init__(self, upsampled_first: bool) -> None:
+        super().__init__()
+        self.upsampled_first = upsampled_first
+        self.down = nn.ModuleList(nn.Conv2d(3 if i == 0 else 2, 2, 3, 2, 1) for i in range(3))
+        self.up = nn.ModuleList(nn.Conv2d(4, 2, 3, padding=1) for _ in range(2))
+
+    def forward(self, value: Tensor) -> Tensor:
+        maps = []
+        for convolution in self.down:
+            value = convolution(value)
+            maps.append(value)
+        for convolution, skip in zip(self.up, maps[1::-1], strict=True):
+            parts = [F.interpolate(value, scale_factor=2.0), skip]
+            value = convolution(torch.cat(parts if self.upsampled_first else parts[::-1], 1))
+        return value
+
+
+@pytest.mark.parametrize("size", [48, 64, 96])
+def test_order_of_a_join_behind_two_upsamplings_does_not_matter(size: int) -> None:
+    fields = [theoretical_receptive_field(TopDown(first), input_size=size) for first in (True, False)]
+    for rf in fields:
+        # Through the deepest map unit 0 reads pixels -13 to 7.
+        assert (rf.stride, rf.bounds((0, 0)), rf.center((0, 0))) == ((2, 2), (-13, -13, 7, 7), (-3.0, -3.0))
+    probe = nan_probe(TopDown(True), input_size=size, batch_size=16)
+    for unit in ((0, 0), (3, 6), (size // 4, size // 4)):
+        assert fields[0].touched(unit) == fields[1].touched(unit) == probe.touched(unit)
