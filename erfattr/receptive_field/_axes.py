@@ -208,8 +208,8 @@ class Axis:
         # The same number for the same virtual set at any place, -1 for none.
         numbers: dict[int, int] = {0: -1}
         shapes = np.array([numbers.setdefault(entry.virtual, len(numbers)) for entry in entries])[where]
-        # After an upsampling by 2 only every second element moves. More than half of the elements may agree by
-        # chance on a period that is not theirs, so the one that most of them agree on counts.
+        # After an upsampling by 2 only every second element moves. More than half may agree by chance on a
+        # period that is not theirs, so the one that most of them agree on counts.
         best, agreement = self.jump, 0.5
         for period in dict.fromkeys([self.jump.denominator, *range(1, 9)]):
             first, second = shapes[:-period], shapes[period:]
