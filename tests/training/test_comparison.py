@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,16 +59,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("comparison")
 
 
 @pytest.fixture(scope="module")
-def comparison(images: TrainingImages, folder: Path) -> TrainingComparison:
+def comparison(images: TrainingImages, first_folder: Path) -> TrainingComparison:
     pytest.importorskip("lightning", reason="needs the extra train")
     return compare_training(
-        build, ["original", "padded"], images, [0, 5], folder, n_map_images=16, hardware=CPU
+        build, ["original", "padded"], images, [0, 5], first_folder, n_map_images=16, hardware=CPU
     )
+
+
+@pytest.fixture
+def folder(comparison: TrainingComparison, first_folder: Path, tmp_path: Path) -> Path:
+    """A copy of what the comparison has written, since a test that goes on from it changes it."""
+    return shutil.copytree(first_folder, tmp_path / "copy")
 
 
 # Closed form.
