@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from erfattr._checks import check_positive_int
 from erfattr._model import device_and_dtype, find_layer, hooked, untouched
 from erfattr.receptive_field._description import described
 from erfattr.receptive_field._lines import Line, extent, has_holes
+from erfattr.receptive_field._operators.registry import base_name
 from erfattr.receptive_field._passes import (
     attributes_kept,
     buffers_kept,
@@ -58,7 +60,8 @@ def nan_probe(
     Raises:
         TypeError: ``model`` is not a module, ``layer`` neither a module nor a name.
         ValueError: no such layer, it never ran, its output has no spatial map or is NaN for a clean image;
-            bad ``input_size``; several images of a batch came out as one; a model on the meta device.
+            bad ``input_size``; several images of a batch came out as one; a model on the meta device; where
+            the layer reads, or which layers run, depends on the values (deformable convolutions, say).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3, dilation=2), torch.nn.Conv2d(1, 1, 1))
@@ -77,6 +80,27 @@ def nan_probe(
     if name in problems:
         raise ValueError(problems[name])
     return field_from_probe(name, probes[name], size)
+
+
+# Operators that read where some of their operands' values say: NaN there is an address outside of memory.
+_ADDRESSING = {
+    "deform_conv2d", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "max_unpool2d", "max_unpool3d",
+}  # fmt: skip
+
+
+class _AddressError(Exception):
+    """An operator reads where values say."""
+
+
+class _Addresses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Stops a pass before an operator that takes values for addresses."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if base_name(func) in _ADDRESSING:
+            raise _AddressError(f"where {func._schema.name} reads depends on the values")
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -104,8 +128,13 @@ def probe_layers(
     problems: dict[str, str] = {}
     hits: dict[str, list[list[Tensor]]] = {}
 
+    every = {f"{name}.": module for name, module in model.named_modules()}
+    way: list[str] = []
+
     def poisoned(images: Tensor) -> dict[str, Tensor]:
+        """Return where each layer is NaN, of those that run before anything stops the pass."""
         maps: dict[str, Tensor] = {}
+        way.clear()
 
         def note(name: str, output: Any) -> None:
             tensor = only_tensor(output)
@@ -120,10 +149,20 @@ def probe_layers(
             nan = tensor.isnan().any(3 if name in channels_last else 1).cpu()
             maps[name] = nan if tensor.ndim == 4 else nan[:, None, None]
 
-        with hooked(layers, note):
-            model(images)
+        with hooked(every, lambda name, _: way.append(name)), hooked(layers, note):
+            try:
+                with _Addresses():
+                    model(images)
+            except _AddressError as error:
+                stopped.setdefault("why", str(error))
+            except (IndexError, AssertionError, RuntimeError) as error:
+                # Of a clean image the model's own error is the caller's to see.
+                if images is clean:
+                    raise
+                stopped.setdefault("why", f"the model stops at NaN: {error}")
         return maps
 
+    stopped: dict[str, str] = {}
     with untouched(model), torch.no_grad(), attributes_kept(model), buffers_kept(model):
         for name, nan in poisoned(clean).items():
             if nan.any():
@@ -131,17 +170,29 @@ def probe_layers(
                     f"model: {name or 'the output'!r} is NaN for an image without NaN; nothing to probe"
                 )
             hits[name] = [[], []]
+        clean_way = list(way)
         for axis, length in enumerate(size):
             for start in range(0, length, batch_size):
                 indices = torch.arange(start, min(start + batch_size, length))
                 images = clean.repeat(len(indices), 1, 1, 1)
                 for image, index in zip(images, indices, strict=True):
                     image.select(1 + axis, int(index)).fill_(torch.nan)
-                for name, nan in poisoned(images).items():
-                    hits[name][axis].append(nan)
+                maps = poisoned(images)
+                if way != clean_way and not stopped:
+                    stopped["why"] = "which layers run depends on the values"
+                    maps = {}
+                for name in set(hits) - set(maps):
+                    del hits[name]
+                for name, nan in maps.items():
+                    if name in hits:
+                        hits[name][axis].append(nan)
     for name in layers:
         if name not in hits and name not in problems:
-            problems[name] = never_ran(name, model)
+            problems[name] = (
+                f"layer: the receptive field of {name or 'the output'!r} cannot be known: {stopped['why']}"
+                if stopped
+                else never_ran(name, model)
+            )
     probes = {
         name: Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy())
         for name, (rows, columns) in hits.items()

@@ -297,8 +297,8 @@ def _traced_or_probed(
     if doubtful and has_data(model):
         last = [name for name, output in finished.items() if _is_channels_last(output.provenance)]
         wanted = {name: layers[name] for name in doubtful}
-        probed, _ = probe_layers(model, wanted, size, in_channels, channels_last=last)
-        problems |= {name: not_spatial(name, None) for name in doubtful if name not in probed}
+        probed, unprobed = probe_layers(model, wanted, size, in_channels, channels_last=last)
+        problems |= unprobed
     reader = _Reader(size)
     why = [] if error is None else [f"the pass without data stopped at {walk.stopped_at}: {error}"]
     fields: dict[str, ReceptiveField] = {}
