@@ -95,6 +95,9 @@ class _AddressError(Exception):
 class _Addresses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stops a pass before an operator that takes values for addresses."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
