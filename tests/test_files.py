@@ -227,7 +227,7 @@ def test_torchrun_equals_one_process(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = [sys.executable, "-m", "erfattr", *options, str(tmp_path / "one")]
     subprocess.run(one, check=True, capture_output=True, env=environment)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     two = [*launch, "-m", "erfattr", *options, str(tmp_path / "two")]
     shown = subprocess.run(two, check=True, capture_output=True, text=True, env=environment).stdout
     assert shown.count("written to") == 1
