@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from erfattr._checks import Rectify
 from erfattr._model import hooked, observed
 from erfattr.attr._gradients import Batch, GradientPlan, ResolvedSource, as_leaf, rectified_gradients
-from erfattr.attr.layouts import is_constant_mean, is_feature_map, map_layers
+from erfattr.attr._map_watch import MapWatch
+from erfattr.attr.layouts import is_constant_mean, map_layers
 from erfattr.attr.sources import FirstLook, Source
+from erfattr.receptive_field.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Layers:
 
     Attributes:
         names: The layer that each source reads; ``""``: the network's own output.
+        layouts: Of each of them how its output is a feature map, where that was asked.
         runs: How often each of them but the output runs in one pass.
         begun: The modules that have begun to run when the last wanted layer ends.
     """
 
     names: tuple[str, ...]
+    layouts: tuple[Layout | None, ...]
     runs: Mapping[str, int]
     begun: tuple[str, ...]
 
@@ -59,14 +63,16 @@ class _LastMap(NamedTuple):
 
     Attributes:
         name: Its layer.
-        output: The map.
-        version: How often it had been written to.
+        output: What the layer gave.
+        tensor: The map in it.
+        version: How often that had been written to.
         begun: How many modules had begun to run.
         read: Whether the sources have read it.
     """
 
     name: str
-    output: Tensor
+    output: Any
+    tensor: Tensor
     version: int
     begun: int
     read: bool
@@ -82,6 +88,8 @@ class _Reader:
         rectify: Rectify,
         batch: Batch,
         last_map: str | None,
+        given: Tensor,
+        tracking: bool,
     ) -> None:
         self._batch, self._rectify = batch, rectify
         self._readers: dict[str | None, list[tuple[int, Source]]] = {}
@@ -94,26 +102,47 @@ class _Reader:
         for name in self._readers:
             if name and name not in self.modules and isinstance(model, nn.Module):
                 self.modules[name] = model.get_submodule(name)
+        self.watch: MapWatch | None = None
+        if isinstance(model, nn.Module) and any(source.wants_layout for source in sources):
+            self.watch = MapWatch(model, given, tracking=tracking)
         self.runs: dict[str, int] = {}
         self.found: dict[int, tuple[ResolvedSource, Tensor]] = {}
         self.begun: list[str] = []
         self.wanted = 0
+        self.refusal: Exception | None = None
+        self._maps: list[str] = []
         self._last: _LastMap | None = None
+        self._lost: tuple[str, tuple[int, ...]] | None = None
         self._unfit: ValueError | None = None
 
     def note(self, name: str, output: Any) -> None:
         self.runs[name] = self.runs.get(name, 0) + 1
-        if name and name in self._readers:
-            self.read(name, output, self._readers[name])
-        if name in self._map_layers and is_feature_map(output):
-            # Which one is the last is known only in the end, and what runs next may work in place on it. Of
-            # the few outermost layers, where it usually is, each is read at once.
-            read = "." not in name
-            self._last = _LastMap(name, output, output._version, len(self.begun), read)
-            if read:
-                self._read_at_once(name, output)
+        try:
+            if name and name in self._readers:
+                self.read(name, output, self._readers[name])
+            if name in self._map_layers and self.watch is not None:
+                self._note_map(name, output, self.watch)
+        except Exception as error:
+            self.refusal = error  # ours, not the model's
+            raise
 
-    def _read_at_once(self, name: str, output: Tensor) -> None:
+    def _note_map(self, name: str, output: Any, watch: MapWatch) -> None:
+        found = watch.map_of(name, output)
+        if found is None:
+            if not watch.in_attention(name) and (shape := watch.unknown_map(output)) is not None:
+                self._lost = (name, shape)
+            return
+        # Which one is the last is known only in the end, and what runs next may work in place on it. Of the
+        # few outermost layers, where it usually is, each is read at once.
+        read = "." not in name
+        tensor, _ = found
+        self._last = _LastMap(name, output, tensor, tensor._version, len(self.begun), read)
+        self._lost = None
+        self._maps.append(name)
+        if read:
+            self._read_at_once(name, output)
+
+    def _read_at_once(self, name: str, output: Any) -> None:
         try:
             self.read(name, output, self._readers[None])
             self._unfit = None
@@ -121,13 +150,26 @@ class _Reader:
             self._unfit = error
 
     def read_last_map(self) -> str | None:
-        """Read the last feature map; return its name instead where it has been written to since."""
-        if self._last is not None and self._last.read:
+        """Read the last feature map; return its name instead where that has to be done while it runs."""
+        if self._last is None or self.watch is None:
+            return None
+        if self._lost is not None:
+            name, shape = self._lost
+            raise ValueError(
+                f"layer: expected a name, since {name!r}, behind the last known feature map "
+                f"{self._last.name!r}, gives shape {shape}, and {_UNKNOWN}; name the layer, and where it is "
+                "not (N, C, H, W) bring its output to that with to_spatial="
+            )
+        # What was inside attention is known only when the attention has run.
+        name = next((name for name in reversed(self._maps) if not self.watch.in_attention(name)), "")
+        if name != self._last.name:
+            return name or None
+        if self._last.read:
             if self._unfit is not None:
                 raise self._unfit
-        elif self._last is not None:
-            if self._last.output._version != self._last.version:
-                return self._last.name
+        elif self._last.tensor._version != self._last.version:
+            return self._last.name
+        else:
             self.read(self._last.name, self._last.output, self._readers[None], self._last.begun)
         return None
 
@@ -135,7 +177,12 @@ class _Reader:
         self, name: str, output: Any, readers: Sequence[tuple[int, Source]], begun: int | None = None
     ) -> None:
         images = self._batch.images
-        look = FirstLook(name, output, len(images), self._rectify, (images.shape[2], images.shape[3]))
+        size = (images.shape[2], images.shape[3])
+
+        def find(tensor: Tensor) -> Layout | str:
+            return _UNKNOWN if self.watch is None else self.watch.find(name, tensor)
+
+        look = FirstLook(name, output, len(images), self._rectify, size, find)
         for index, source in readers:
             resolved = source.resolve(look)
             self.found[index] = (resolved, resolved.scalar(output, self._batch))
@@ -147,17 +194,15 @@ class _Reader:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        handles = []
-        try:
+        with ExitStack() as stack:
             for name, module in self.modules.items():
-                handles.append(
-                    module.register_forward_pre_hook(lambda *_, name=name: self.begun.append(name))
-                )
-            with hooked({name: module for name, module in self.modules.items() if name}, self.note):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+                handle = module.register_forward_pre_hook(lambda *_, name=name: self.begun.append(name))
+                stack.callback(handle.remove)
+            named = {name: module for name, module in self.modules.items() if name}
+            if self.watch is not None:
+                stack.enter_context(self.watch.watching(self.modules))
+            stack.enter_context(hooked(named, self.note))
+            yield
 
     def refuse_missing(self, model: Callable[..., Any]) -> None:
         never = [name for name in self._readers if name and name not in self.runs]
@@ -165,9 +210,13 @@ class _Reader:
             raise ValueError(f"layer: {', '.join(map(repr, never))} never ran in the model's forward pass")
         if any(index not in self.found for index, _ in self._readers.get(None, [])):
             raise ValueError(
-                f"layer: no module of the {type(model).__name__} gives an output of shape (N, C, H, W) with "
-                "more than one position; name a layer, and bring its output to that shape with to_spatial="
+                f"layer: no module of the {type(model).__name__} gives a feature map of more than one "
+                "position whose rows and columns are known; name a layer, and bring its output to "
+                "(N, C, H, W) with to_spatial="
             )
+
+
+_UNKNOWN = "nothing shows which of its dims are rows and columns"
 
 
 def first_pass(
@@ -176,6 +225,8 @@ def first_pass(
     rectify: Rectify,
     batch: Batch,
     last_map: str | None = None,
+    *,
+    tracking: bool = True,
 ) -> FirstPass:
     """Run the whole model on a batch and resolve every source with what is seen.
 
@@ -185,26 +236,35 @@ def first_pass(
         rectify: What is done to each image's gradient.
         batch: The images.
         last_map: The last spatial feature map before global pooling, where it is known.
+        tracking: Whether rows and columns are followed. A model that does not run so is run without.
 
     Raises:
         ValueError: a layer never ran, or its output does not serve.
     """
     images = as_leaf(batch.images)
-    reader = _Reader(model, sources, rectify, batch._replace(images=images), last_map)
-    with reader.watching():
-        output = model(images.clone(), *batch.extra)
+    # The model gets a copy: it may work in place on its input, which a leaf does not allow.
+    given = images.clone()
+    reader = _Reader(model, sources, rectify, batch._replace(images=images), last_map, given, tracking)
+    try:
+        with reader.watching():
+            output = model(given, *batch.extra)
+    except Exception as error:
+        if reader.watch is None or not tracking or reader.refusal is error:
+            raise
+        return first_pass(model, sources, rectify, batch, last_map, tracking=False)
     reader.read_output(output)
-    written_to = reader.read_last_map()
-    if written_to is not None:
+    again = reader.read_last_map()
+    if again is not None:
         # It can only be read the moment it has run, now that it is known which one it is.
-        return first_pass(model, sources, rectify, batch, written_to)
+        return first_pass(model, sources, rectify, batch, again, tracking=tracking)
     reader.refuse_missing(model)
     found = [reader.found[index] for index in range(len(sources))]
     resolved = [source for source, _ in found]
     modules = {source.layer: reader.modules[source.layer] for source in resolved if source.layer}
     runs = {name: reader.runs[name] for name in modules}
     begun = tuple(dict.fromkeys(reader.begun[: reader.wanted]))
-    layers = Layers(tuple(source.layer for source in resolved), runs, begun)
+    layouts = tuple(source.layout for source in resolved)
+    layers = Layers(tuple(source.layer for source in resolved), layouts, runs, begun)
     plan = GradientPlan(model, resolved, modules, runs, rectify)
     return FirstPass(plan, layers, tuple(scalar for _, scalar in found), images)
 
@@ -221,9 +281,13 @@ def resolved_again(
     images = batch.images
 
     def resolve(name: str, output: Any) -> dict[int, ResolvedSource]:
-        look = FirstLook(name, output, len(images), rectify, (images.shape[2], images.shape[3]))
+        size = (images.shape[2], images.shape[3])
+
+        def look(layout: Layout | None) -> FirstLook:
+            return FirstLook(name, output, len(images), rectify, size, lambda _: layout or _UNKNOWN)
+
         return {
-            index: source.resolve(look)
+            index: source.resolve(look(layers.layouts[index]))
             for index, (source, layer) in enumerate(zip(sources, layers.names, strict=True))
             if layer == name
         }
@@ -244,16 +308,20 @@ def resolved_again(
 def varying_layer(model: nn.Module, layer: str, images: Tensor, extra: tuple[Any, ...]) -> str | None:
     """Return the last layer before ``layer`` whose feature map has a channel mean that is not constant."""
     layers = map_layers(model)
+    given = images.clone()
+    watch = MapWatch(model, given)
     varying: list[str] = []
-    before: str | None = None
+    before: list[str] = []
 
     def note(name: str, output: Any) -> None:
-        nonlocal before
         if name == layer:
-            before = varying[-1] if varying else None
-        elif not name.startswith(f"{layer}.") and is_feature_map(output) and not is_constant_mean(output):
-            varying.append(name)
+            before[:] = varying
+        elif not name.startswith(f"{layer}."):
+            found = watch.map_of(name, output)
+            if found is not None and not is_constant_mean(found[1].to_spatial(found[0])):
+                varying.append(name)
 
-    with torch.no_grad(), hooked({**layers, layer: model.get_submodule(layer)}, note):
-        model(images.clone(), *extra)
-    return before
+    watched = {**layers, layer: model.get_submodule(layer)}
+    with torch.no_grad(), watch.watching(dict(model.named_modules())), hooked(watched, note):
+        model(given, *extra)
+    return next((name for name in reversed(before) if not watch.in_attention(name)), None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from erfattr._checks import Rectify
 from erfattr._model import observed
 from erfattr.metrics.statistics import MapSource
+from erfattr.receptive_field.layout import Layout
 
 Unit = tuple[int, int]
 
@@ -49,12 +50,15 @@ class ResolvedSource:
         described: What the map is of; a unit's centre comes later, from the receptive field.
         values: What the scalar reads of the one image, to prove that a crop shows the same; ``None`` for a
             source that is never run on a crop.
+        layout: How the layer's output is a feature map; ``None`` where the caller brings it to one, and of
+            the output.
     """
 
     layer: str
     scalar: Callable[[Any, Batch], Tensor]
     described: MapSource
     values: Tensor | None = None
+    layout: Layout | None = None
 
     @property
     def title(self) -> str:

@@ -151,14 +151,29 @@ def begin_run(
             ``execution`` allows: they cost less than tracing and copying it.
         locate: Whether the pixels that the units are centred on are wanted.
     """
+
+    def begun(last_map: str | None = None) -> Start:
+        return _begun(model, sources, rectify, execution, batch, total, locate, last_map)
+
     try:
-        return _begun(model, sources, rectify, execution, batch, total, locate)
+        return begun()
     except ConstantMeanError as error:
         if not isinstance(model, nn.Module):
             raise
         device, dtype = device_and_dtype(model)
         images = batch.images.to(device=device, dtype=dtype)
-        raise ConstantMeanError(error.layer, varying_layer(model, error.layer, images, batch.extra)) from None
+        before = varying_layer(model, error.layer, images, batch.extra)
+        if error.chosen or before is None:
+            raise ConstantMeanError(error.layer, before) from None
+        # The layer was left to us: the last one that has an effective receptive field at all.
+        start = begun(before)
+        note = f"; {error.layer!r} behind it has a constant channel mean"
+        described = tuple(
+            replace(source, layout=source.layout + note) if source.layer == before else source
+            for source in start.run.placement.described
+        )
+        run = replace(start.run, placement=replace(start.run.placement, described=described))
+        return start._replace(run=run)
 
 
 def _begun(
@@ -169,6 +184,7 @@ def _begun(
     batch: Batch,
     total: int | None,
     locate: bool,
+    last_map: str | None,
 ) -> Start:
     device, dtype = device_and_dtype(model)
     _, channels, height, width = batch.images.shape
@@ -177,7 +193,7 @@ def _begun(
     few = total is not None and total < _WORTH_PREPARING and not changed
     plain = Run(_NOTHING, Placement((), shape, None, ()), device, dtype, False)
     if few or not isinstance(model, nn.Module):
-        first = first_pass(model, sources, rectify, plain.moved(batch))
+        first = first_pass(model, sources, rectify, plain.moved(batch), last_map)
         trace = None
         if locate and isinstance(model, nn.Module) and not batch.extra:
             trace = _traced(model, first.layers, shape[1:], channels)
@@ -187,7 +203,7 @@ def _begun(
     count = len(batch.images) if batch.extra else 1
     labels = None if batch.labels is None else batch.labels[:count]
     image = plain.moved(batch._replace(images=batch.images[:count].detach(), labels=labels))
-    plan, layers = _resolved(model, sources, rectify, image)
+    plan, layers = _resolved(model, sources, rectify, image, last_map)
     # Further arguments may decide what the model does, and the trace does not have them.
     units = any(source.described.unit is not None for source in plan.sources)
     wanted = execution.fold or (units and (execution.crop or locate))
@@ -212,7 +228,7 @@ _NOTHING = GradientPlan(lambda images: images, (), {}, {}, "none")
 
 
 def _resolved(
-    model: nn.Module, sources: Sequence[Source], rectify: Rectify, image: Batch
+    model: nn.Module, sources: Sequence[Source], rectify: Rectify, image: Batch, last_map: str | None
 ) -> tuple[GradientPlan, Layers]:
     """Resolve the sources on one image; the whole model runs only if it was not seen to run before."""
     first: FirstPass | None = None
@@ -220,13 +236,14 @@ def _resolved(
     def look() -> Layers:
         nonlocal first
         with torch.no_grad():
-            first = first_pass(model, sources, rectify, image)
+            first = first_pass(model, sources, rectify, image, last_map)
         return first.layers
 
     if image.extra:
         layers = look()
     else:
-        key = ("layers", tuple(source.layer_in(model) for source in sources), tuple(image.images.shape))
+        read = tuple((source.layer_in(model), source.wants_layout) for source in sources)
+        key = ("layers", read, last_map, tuple(image.images.shape))
         layers = remembered(model, key, look)
     if first is not None:
         return first.plan, layers
@@ -274,7 +291,8 @@ def _cropped(
         if source.described.unit is not None and source.values is not None
     ]
     channels = run.placement.image_shape[0]
-    if len(wanted) < len(sources):
+    # How many tokens a crop has is not known.
+    if len(wanted) < len(sources) or any(layout and layout.is_tokens for layout in layers.layouts):
         return None
     cone = find_cone(wanted, trace, lambda size: _traced(model, layers, size, channels))
     if cone is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from erfattr._checks import Rectify
 from erfattr.attr.map_attribution import MapAttribution
+from erfattr.attr.selection import Select
 from erfattr.attr.sources import ModelOutput
 from erfattr.attr.targets import OutputTarget
 from erfattr.execution import Execution
@@ -28,6 +29,8 @@ class DeadPixelMap(MapAttribution):
         model: The network, or any callable from images to outputs (Captum's ``forward_func``). A module runs
             in evaluation mode, in its own dtype, on its own device, and is left as it was.
         rectify: ``"relu"`` (eq. 3), ``"abs"`` or ``"none"``.
+        select: Of a network that gives several tensors the index, key or attribute of one, or a callable that
+            returns it; ``None``: the only one, or that under ``"out"`` or ``"logits"``.
         execution: How the model is run; by default on a private copy that does the same with less work.
 
     Raises:
@@ -53,9 +56,11 @@ class DeadPixelMap(MapAttribution):
         model: Callable[..., Any],
         *,
         rectify: Rectify = "relu",
+        select: Select = None,
         execution: Execution | None = None,
     ) -> None:
+        self.select = select
         super().__init__(model, rectify, execution)
 
     def _source(self, target: OutputTarget) -> ModelOutput:
-        return ModelOutput(target)
+        return ModelOutput(target, self.select)

@@ -10,6 +10,7 @@ from torch import nn
 from erfattr._checks import Rectify, describe
 from erfattr.attr.layouts import ToSpatial
 from erfattr.attr.map_attribution import MapAttribution
+from erfattr.attr.selection import Select
 from erfattr.attr.sources import FeatureUnit
 from erfattr.attr.targets import OutputTarget
 from erfattr.execution import Execution
@@ -36,8 +37,11 @@ class ERF(MapAttribution):
         unit: ``"center"``, which is (H // 2, W // 2), or the position (i, j) from 0. The paper's (4, 4) of
             a 7 x 7 map is (3, 3) here.
         rectify: ``"relu"`` (eq. 3), ``"abs"`` or ``"none"``.
-        to_spatial: Brings the layer's output to (N, C, H, W) where it is not; see `from_channels_last` and
-            `from_tokens`.
+        to_spatial: Brings the layer's output to (N, C, H, W); see `from_channels_last` and `from_tokens`. By
+            default rows, columns and channels are followed through the network, and the statistics'
+            ``source.layout`` says where they lie.
+        select: Of a layer that gives several tensors the index, key or attribute of one, or a callable that
+            returns it; ``None``: the only one.
         execution: How the model is run; by default on a private copy that does the same with less work.
 
     Raises:
@@ -68,10 +72,11 @@ class ERF(MapAttribution):
         *,
         rectify: Rectify = "relu",
         to_spatial: ToSpatial | None = None,
+        select: Select = None,
         execution: Execution | None = None,
     ) -> None:
         self.layer = layer
-        self.unit = FeatureUnit(layer, unit, to_spatial)
+        self.unit = FeatureUnit(layer, unit, to_spatial, select=select)
         super().__init__(model, rectify, execution)
 
     def _source(self, target: OutputTarget) -> FeatureUnit:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erfattr._checks import describe
+from erfattr.attr.selection import Select, selected
+from erfattr.receptive_field.layout import Layout
 
 ToSpatial = Callable[[Any], Tensor]
 
@@ -53,20 +56,77 @@ def from_tokens(grid: tuple[int, int], prefix: int = 1) -> ToSpatial:
     return to_spatial
 
 
-def as_feature_map(name: str, output: Any, to_spatial: ToSpatial | None, images: int) -> Tensor:
-    """Return a layer's output as (N, C, H, W), or say why it is not.
+@dataclass(frozen=True)
+class Reading:
+    """How a layer's output is brought to (N, C, H, W).
+
+    Attributes:
+        layer: The layer's name, for errors.
+        select: Which tensor of an output that holds several.
+        to_spatial: The caller's own way; it is given the whole output, or what ``select`` takes of it.
+        layout: Where the rows, columns and channels lie, for where ``to_spatial`` does not say it.
+    """
+
+    layer: str
+    select: Select
+    to_spatial: ToSpatial | None
+    layout: Layout | None
+
+    def features(self, output: Any, images: int) -> Tensor:
+        """Return the output of ``images`` images as (N, C, H, W).
+
+        Raises:
+            ValueError: it has another shape than expected, after ``to_spatial`` too.
+        """
+        if self.to_spatial is not None:
+            if self.select is not None:
+                output, _ = selected(f"layer {self.layer!r}", output, self.select)
+            features = self.to_spatial(output)
+            if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != images:
+                raise ValueError(
+                    f"to_spatial: expected it to bring layer {self.layer!r} to ({images}, C, H, W), got "
+                    f"{describe(features)}"
+                )
+            return features
+        tensor, _ = selected(f"layer {self.layer!r}", output, self.select)
+        if self.layout is None or not self.layout.fits(tensor.shape):
+            raise ValueError(f"layer: {self.layer!r} gives another shape than before, {describe(tensor)}")
+        features = self.layout.to_spatial(tensor)
+        if len(features) != images:
+            raise ValueError(f"layer: expected {self.layer!r} to give {images} maps, got {len(features)}")
+        return features
+
+
+def read_as_map(
+    layer: str,
+    output: Any,
+    select: Select,
+    to_spatial: ToSpatial | None,
+    find: Callable[[Tensor], Layout | str],
+) -> tuple[Reading, str]:
+    """Return how a layer's output is read as a feature map, and what there is to say about it.
+
+    Args:
+        layer: The layer's name.
+        output: What it gave.
+        select: Which tensor of it.
+        to_spatial: The caller's own way, which goes before every other.
+        find: Gives the layout of a tensor, or in words why it is not known.
 
     Raises:
-        ValueError: the output, after ``to_spatial``, has another shape.
+        ValueError: nothing shows where rows, columns and channels lie.
     """
-    features = output if to_spatial is None else to_spatial(output)
-    if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != images:
-        by = "" if to_spatial is None else " after to_spatial"
+    if to_spatial is not None:
+        return Reading(layer, select, to_spatial, None), "as to_spatial gives it"
+    tensor, taken = selected(f"layer {layer!r}", output, select)
+    layout = find(tensor)
+    if isinstance(layout, str):
         raise ValueError(
-            f"layer: expected {name!r} to give a tensor of shape ({images}, C, H, W){by}, got "
-            f"{describe(features)}; to_spatial= brings another layout to that shape"
+            f"layer: expected {layer!r} to give a feature map, got shape {tuple(tensor.shape)}: {layout}; "
+            "to_spatial= takes a callable that brings it to (N, C, H, W), such as from_channels_last or "
+            "from_tokens((14, 14))"
         )
-    return features
+    return Reading(layer, select, None, layout), f"{taken}, {layout}" if taken else str(layout)
 
 
 # How many units in the last place the mean over channels may spread by rounding alone.
@@ -81,9 +141,10 @@ class ConstantMeanError(ValueError):
     Args:
         layer: Dotted name of the layer.
         before: Name of the last layer before it that has a mean that varies; ``None``: not known.
+        chosen: Whether the caller named the layer, or left it to be found.
     """
 
-    def __init__(self, layer: str, before: str | None = None) -> None:
+    def __init__(self, layer: str, before: str | None = None, *, chosen: bool = True) -> None:
         instead = "the layer before it" if before is None else f"layer {before!r} before it"
         super().__init__(
             f"layer: the mean over the channels of {layer!r} is constant (a normalisation or a softmax over "
@@ -91,6 +152,7 @@ class ConstantMeanError(ValueError):
         )
         self.layer = layer
         self.before = before
+        self.chosen = chosen
 
 
 def is_constant_mean(features: Tensor) -> bool:
@@ -112,8 +174,3 @@ def map_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module for name, module in model.named_modules() if name and not isinstance(module, pooling)
     }
-
-
-def is_feature_map(output: Any) -> bool:
-    """Whether a layer's output is a tensor (N, C, H, W) with more than one position."""
-    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1

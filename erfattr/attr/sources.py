@@ -16,9 +16,11 @@ from typing_extensions import override
 from erfattr._checks import Rectify, describe
 from erfattr._model import find_layer
 from erfattr.attr._gradients import Batch, ResolvedSource, Unit, unit_sum, unit_values
-from erfattr.attr.layouts import ConstantMeanError, ToSpatial, as_feature_map, is_constant_mean
+from erfattr.attr.layouts import ConstantMeanError, ToSpatial, is_constant_mean, read_as_map
+from erfattr.attr.selection import Select, check_select, named_select, selected
 from erfattr.attr.targets import OutputTarget, check_target, output_sum
 from erfattr.metrics.statistics import MapSource
+from erfattr.receptive_field.layout import Layout
 
 
 class FirstLook(NamedTuple):
@@ -30,6 +32,7 @@ class FirstLook(NamedTuple):
         images: Number of images in that pass.
         rectify: What will be done to each image's gradient.
         input_size: (H, W) of the images.
+        find: Gives the layout of a tensor that the layer gave, or in words why it is not known.
     """
 
     layer: str
@@ -37,6 +40,7 @@ class FirstLook(NamedTuple):
     images: int
     rectify: Rectify
     input_size: tuple[int, int]
+    find: Callable[[Tensor], Layout | str]
 
 
 class Source(ABC):
@@ -45,6 +49,11 @@ class Source(ABC):
     @property
     def wants_labels(self) -> bool:
         """Whether the scalar needs the loader's labels."""
+        return False
+
+    @property
+    def wants_layout(self) -> bool:
+        """Whether it has to be known where the rows and columns of the layer's output lie."""
         return False
 
     def check(self, model: Callable[..., Any]) -> None:  # noqa: B027  (most kinds have nothing to refuse)
@@ -81,12 +90,15 @@ class FeatureUnit(Source):
         to_spatial: Brings the layer's output to (N, C, H, W) where it is not; see `from_channels_last` and
             `from_tokens`.
         channel: ``None``: the mean over channels, F of eq. 1; an index from 0: that channel alone.
+        select: Of a layer that gives several tensors the index, key or attribute of one, or a callable that
+            returns it; ``None``: the only one.
     """
 
     layer: nn.Module | str | None = None
     unit: Unit | Literal["center"] = "center"
     to_spatial: ToSpatial | None = None
     channel: int | None = None
+    select: Select = None
 
     def __post_init__(self) -> None:
         if self.layer is not None and not isinstance(self.layer, (nn.Module, str)):
@@ -100,6 +112,12 @@ class FeatureUnit(Source):
             raise TypeError(f"to_spatial: expected a callable or None, got {describe(self.to_spatial)}")
         if self.channel is not None and type(self.channel) is not int:
             raise TypeError(f"channel: expected an integer or None, got {describe(self.channel)}")
+        check_select(self.select)
+
+    @property
+    @override
+    def wants_layout(self) -> bool:
+        return self.to_spatial is None
 
     @override
     def check(self, model: Callable[..., Any]) -> None:
@@ -113,7 +131,7 @@ class FeatureUnit(Source):
         layer = self.layer
         if isinstance(layer, nn.Module) and isinstance(model, nn.Module):
             layer, _ = find_layer(model, layer)
-        return (layer, self.unit, self.to_spatial is not None, self.channel)
+        return (layer, self.unit, self.to_spatial is not None, self.channel, named_select(self.select))
 
     @override
     def layer_in(self, model: Callable[..., Any]) -> str | None:
@@ -124,7 +142,8 @@ class FeatureUnit(Source):
     @override
     def resolve(self, first: FirstLook) -> ResolvedSource:
         name = first.layer
-        features = as_feature_map(name, first.value, self.to_spatial, first.images)
+        reading, words = read_as_map(name, first.value, self.select, self.to_spatial, first.find)
+        features = reading.features(first.value, first.images)
         channels, height, width = features.shape[1:]
         i, j = unit = (height // 2, width // 2) if self.unit == "center" else self.unit
         if not (0 <= i < height and 0 <= j < width):
@@ -137,16 +156,14 @@ class FeatureUnit(Source):
             )
 
         def scalar(output: Any, batch: Batch) -> Tensor:
-            return unit_sum(
-                as_feature_map(name, output, self.to_spatial, len(batch.images)), unit, self.channel
-            )
+            return unit_sum(reading.features(output, len(batch.images)), unit, self.channel)
 
-        size = (height, width)
-        described = MapSource(name, unit, size, None, self.channel, first.rectify, first.input_size)
         if self.channel is None and is_constant_mean(features):
-            raise ConstantMeanError(name)
+            raise ConstantMeanError(name, chosen=self.layer is not None)
+        size = (height, width)
+        described = MapSource(name, unit, size, None, self.channel, first.rectify, first.input_size, words)
         values = unit_values(features[:1], unit, self.channel).detach().clone()
-        return ResolvedSource(name, scalar, described, values)
+        return ResolvedSource(name, scalar, described, values, reading.layout)
 
     @override
     def at(self, layer: str, unit: Unit) -> Source | None:
@@ -162,12 +179,16 @@ class ModelOutput(Source):
         target: ``None``: mean of all outputs of an image; an integer (or tuple of them, for outputs of more
             dimensions): that output; ``"predicted"``: the largest of the (N, classes) outputs; ``"label"``:
             the output of the loader's label.
+        select: Of a network that gives several tensors the index, key or attribute of one, or a callable that
+            returns it; ``None``: the only one, or that under ``"out"`` or ``"logits"``.
     """
 
     target: OutputTarget = None
+    select: Select = None
 
     def __post_init__(self) -> None:
         check_target(self.target)
+        check_select(self.select)
 
     @property
     @override
@@ -177,7 +198,7 @@ class ModelOutput(Source):
     @override
     def identity(self, model: Callable[..., Any]) -> tuple[Any, ...]:
         del model
-        return ("output", self.target)
+        return ("output", self.target, named_select(self.select))
 
     @override
     def layer_in(self, model: Callable[..., Any]) -> str | None:
@@ -186,8 +207,11 @@ class ModelOutput(Source):
 
     @override
     def resolve(self, first: FirstLook) -> ResolvedSource:
-        def scalar(output: Any, batch: Batch) -> Tensor:
-            return output_sum(output, self.target, batch.labels, len(batch.images), batch.first_index)
+        _, taken = selected("the model", first.value, self.select)
 
-        described = MapSource("output", None, None, None, self.target, first.rectify, first.input_size)
+        def scalar(output: Any, batch: Batch) -> Tensor:
+            tensor, _ = selected("the model", output, self.select)
+            return output_sum(tensor, self.target, batch.labels, len(batch.images), batch.first_index)
+
+        described = MapSource("output", None, None, None, self.target, first.rectify, first.input_size, taken)
         return ResolvedSource("", scalar, described)

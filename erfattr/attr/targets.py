@@ -23,19 +23,13 @@ def check_target(target: Any) -> None:
 
 
 def output_sum(
-    output: Any, target: OutputTarget, labels: Tensor | None, images: int, first_index: int
+    output: Tensor, target: OutputTarget, labels: Tensor | None, images: int, first_index: int
 ) -> Tensor:
     """Select what ``target`` names from the output of ``images`` images, and sum it over them.
 
     Raises:
-        TypeError: the output is not a tensor.
         ValueError: its shape does not have what ``target`` names; labels that are missing or do not fit.
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"model: expected its output to be a tensor, got {describe(output)}; wrap the model in a "
-            "module that returns the tensor to explain"
-        )
     if output.ndim < 1 or len(output) != images:
         raise ValueError(f"model: expected an output of shape ({images}, ...), got {tuple(output.shape)}")
     if target is None:

@@ -27,6 +27,8 @@ class MapSource:
             ``"label"``; ``None`` for a unit.
         rectify: What was done to each image's gradient: ``"relu"``, ``"abs"`` or ``"none"``.
         input_size: (H, W) of the images.
+        layout: Where rows, columns and channels of the layer's output lie and how that is known, in words;
+            of an output of several tensors also which one was taken.
     """
 
     layer: str
@@ -36,6 +38,7 @@ class MapSource:
     target: int | tuple[int, ...] | str | None
     rectify: str
     input_size: tuple[int, int]
+    layout: str = ""
 
 
 @dataclass(frozen=True)

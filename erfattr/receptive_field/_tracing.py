@@ -21,6 +21,7 @@ from torch.utils.weak import TensorWeakRef
 
 from erfattr.receptive_field._axes import Axis
 from erfattr.receptive_field._operators.registry import Call, Results, is_pointwise, not_understood, results
+from erfattr.receptive_field._place_tracking import PlaceTracker
 from erfattr.receptive_field._provenance import Provenance, pointwise
 from erfattr.receptive_field._signatures import (
     Signature,
@@ -45,10 +46,13 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         watch: Called with each operator's name, arguments by name and tensors, before it runs.
+        places: Follows where elements lie, beside what they have read.
     """
 
     def __init__(
-        self, watch: Callable[[str, Mapping[str, Any], Sequence[Tensor]], None] | None = None
+        self,
+        watch: Callable[[str, Mapping[str, Any], Sequence[Tensor]], None] | None = None,
+        places: PlaceTracker | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # By the tensor's id, which another tensor may get later: the reference tells.
@@ -56,7 +60,13 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._families: dict[int, list[TensorWeakRef]] = {}
         self._own: dict[int, Tensor] = {}
         self._watch = watch
+        self._places = places
         self._last: Any = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch would import its compiler, which takes seconds, to keep it away from this class.
+        return False
 
     @property
     def last(self) -> str:
@@ -92,6 +102,8 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not tracked:
             return result
         outputs = written or list(tensors_in((result,)))
+        if self._places is not None:
+            self._places.after(func, signature.name, bound, tensors, outputs, written)
         call = Call(func, signature.name, bound, tensors, outputs, self.__getitem__)
         found = self._propagate(call, written)
         for output, provenance in zip(outputs, found, strict=True):

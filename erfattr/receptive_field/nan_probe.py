@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,11 @@ from erfattr.receptive_field._passes import (
     not_spatial,
     only_tensor,
 )
+from erfattr.receptive_field._place_tracking import PlaceTracker, PlaceTracking
+from erfattr.receptive_field._places import of_images
 from erfattr.receptive_field._sets import Sets
 from erfattr.receptive_field.field import ReceptiveField
+from erfattr.receptive_field.layout import Layout, layout_of
 
 
 def nan_probe(
@@ -51,7 +54,8 @@ def nan_probe(
         input_size: (H, W) of the image, or one number for both.
         in_channels: C of the image.
         batch_size: Images in one forward pass. More than one assumes that images do not see each other.
-        channels_last: The layer's output is (N, H, W, C).
+        channels_last: The layer's output is (N, H, W, C). By default it is followed where rows, columns and
+            channels go.
 
     Returns:
         The receptive field, with ``method="nan probe"``. ``status`` is ``"exact"`` only if some units, the
@@ -73,9 +77,9 @@ def nan_probe(
     if not has_data(model):
         raise ValueError("model: expected a model with data, got one on the meta device")
     name, module = ("", model) if layer is None else find_layer(model, layer)
-    last = [name] if channels_last else []
+    layouts = {name: Layout((0, 3, 1, 2), (0, 0))} if channels_last else {}
     probes, problems = probe_layers(
-        model, {name: module}, size, in_channels, batch_size=batch_size, channels_last=last
+        model, {name: module}, size, in_channels, batch_size=batch_size, layouts=layouts
     )
     if name in problems:
         raise ValueError(problems[name])
@@ -121,7 +125,7 @@ def probe_layers(
     in_channels: int,
     *,
     batch_size: int = 1,
-    channels_last: Collection[str] = (),
+    layouts: Mapping[str, Layout] | None = None,
 ) -> tuple[dict[str, Probe], dict[str, str]]:
     """Probe several layers at once; the second dict says of the others why they have no probe."""
     device, dtype = device_and_dtype(model)
@@ -133,6 +137,8 @@ def probe_layers(
 
     every = {f"{name}.": module for name, module in model.named_modules()}
     way: list[str] = []
+    known = dict(layouts or {})
+    tracker = PlaceTracker()
 
     def poisoned(images: Tensor) -> dict[str, Tensor]:
         """Return where each layer is NaN, of those that run before anything stops the pass."""
@@ -141,7 +147,11 @@ def probe_layers(
 
         def note(name: str, output: Any) -> None:
             tensor = only_tensor(output)
-            if tensor is None or tensor.ndim not in (2, 4):
+            if tensor is not None and images is clean and name not in known:
+                layout = layout_of(tracker[tensor], tensor.shape)
+                if layout is not None:
+                    known[name] = layout
+            if tensor is None or (tensor.ndim not in (2, 4) and name not in known):
                 problems[name] = not_spatial(name, None if tensor is None else tuple(tensor.shape))
                 return
             if tensor.shape[0] != len(images):
@@ -149,8 +159,9 @@ def probe_layers(
                     f"batch_size: {len(images)} images gave {tensor.shape[0]} outputs at {name!r}; "
                     "use batch_size=1"
                 )
-            nan = tensor.isnan().any(3 if name in channels_last else 1).cpu()
-            maps[name] = nan if tensor.ndim == 4 else nan[:, None, None]
+            nan = tensor.isnan()
+            nan = (known[name].to_spatial(nan) if name in known else nan).any(1).cpu()
+            maps[name] = nan if nan.ndim == 3 else nan[:, None, None]
 
         with hooked(every, lambda name, _: way.append(name)), hooked(layers, note):
             try:
@@ -167,7 +178,10 @@ def probe_layers(
 
     stopped: dict[str, str] = {}
     with untouched(model), torch.no_grad(), attributes_kept(model), buffers_kept(model):
-        for name, nan in poisoned(clean).items():
+        tracker[clean] = of_images(clean.shape)
+        with PlaceTracking(tracker):
+            maps = poisoned(clean)
+        for name, nan in maps.items():
             if nan.any():
                 raise ValueError(
                     f"model: {name or 'the output'!r} is NaN for an image without NaN; nothing to probe"

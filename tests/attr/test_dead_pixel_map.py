@@ -149,8 +149,10 @@ def test_bad_labels(resnet: nn.Module, images: Tensor, labels: Tensor, match: st
 
 
 def test_outputs_that_do_not_serve(images: Tensor) -> None:
-    with pytest.raises(TypeError, match=r"model: expected its output to be a tensor, got \{'out'"):
-        DeadPixelMap(lambda value: {"out": value}).attribute(images)
+    with pytest.raises(
+        ValueError, match=r"select: expected .*, since the model gives a dict of 'a': .*'b': "
+    ):
+        DeadPixelMap(lambda value: {"a": value, "b": value}).attribute(images)
     with pytest.raises(ValueError, match=r"model: expected an output of shape \(5, \.\.\.\), got \(\)"):
         DeadPixelMap(lambda value: value.sum()).attribute(images)
     with pytest.raises(ValueError, match=r'"predicted" expects an output of shape \(N, classes\)'):

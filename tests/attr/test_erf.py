@@ -380,7 +380,7 @@ def test_model_must_be_a_module() -> None:
     [
         (
             {"layer": "fc"},
-            r"layer: expected 'fc' to give a tensor of shape \(1, C, H, W\), got a tensor of shape",
+            r"layer: expected 'fc' to give a feature map, got shape \(1, 10\): no dims are left for rows",
         ),
         (
             {"layer": "layer4", "unit": (2, 0)},
@@ -411,7 +411,7 @@ def test_layer_that_never_runs() -> None:
 
 def test_no_spatial_layer() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(ValueError, match="layer: no module of the Sequential gives an output of shape"):
+    with pytest.raises(ValueError, match="layer: no module of the Sequential gives a feature map"):
         ERF(model).attribute(torch.zeros(1, 3, 2, 2))
 
 

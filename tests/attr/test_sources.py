@@ -21,7 +21,7 @@ def test_errors() -> None:
         FeatureUnit(4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="target: expected None, an integer"):
         ModelOutput(())
-    with pytest.raises(ValueError, match="layer: no module of the Linear gives an output of shape"):
+    with pytest.raises(ValueError, match="layer: no module of the Linear gives a feature map"):
         ERF(nn.Linear(4, 4)).attribute(torch.zeros(1, 3, 4, 4))
 
 

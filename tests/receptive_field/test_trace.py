@@ -189,7 +189,13 @@ def test_vision_transformer() -> None:
     assert fields["conv_proj"].size == (16, 16)
     assert fields["conv_proj"].center((3, 4)) == (55.5, 71.5)
     assert (fields[""].status, fields[""].size) == ("whole image", (224, 224))
-    assert "encoder.layers.encoder_layer_0" not in fields  # tokens
+    # Tokens keep their place through attention, though they have read everything then.
+    for name in ("encoder.layers.encoder_layer_0", "encoder.ln"):
+        tokens = fields[name]
+        assert (tokens.status, tokens.size, tokens.local_size) == ("whole image", (224, 224), (16, 16))
+        assert (tokens.output_size, tokens.stride) == ((14, 14), (16, 16))
+        assert tokens.center((3, 4)) == (55.5, 71.5)
+        assert "the output is (N, L, C) tokens, 1 prefix + 14 x 14 grid" in tokens.note
 
 
 def test_windowed_attention_depends_on_the_position() -> None:
@@ -365,16 +371,16 @@ def test_output_without_a_map() -> None:
     model = on_meta(
         zoo.VisionTransformer, image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8
     )
+    probed = nan_probe(model.to_empty(device="cpu").apply(_fill), "encoder", 32)
+    assert (probed.output_size, probed.status) == ((4, 4), "whole image")
     with pytest.raises(
-        ValueError, match=r"'encoder' to give a spatial map \(N, C, H, W\), got shape \(1, 17, 8\)"
+        ValueError, match=r"the model's output to give a spatial map .*, got shape \(1, 192, 5\)"
     ):
-        theoretical_receptive_field(model, "encoder", 32)
+        theoretical_receptive_field(Functional(lambda x: x.flatten(1, 2).unfold(2, 5, 5)[:, :, 0]), None, 8)
     with pytest.raises(ValueError, match="an output that is not one tensor"):
         theoretical_receptive_field(Functional(lambda x: (x, x)), input_size=8)
     with pytest.raises(ValueError, match="does not depend on the image"):
         theoretical_receptive_field(Functional(lambda x, a: a.weight * 2, conv(3, 2, 3)), input_size=8)
-    with pytest.raises(ValueError, match=r"got shape \(1, 17, 8\)"):
-        nan_probe(model.to_empty(device="cpu").apply(_fill), "encoder", 32)
 
 
 def _fill(module: nn.Module) -> None:

@@ -48,7 +48,7 @@ def slide(
     return slid if slid is found else slid.consistent()
 
 
-def _per_dim(value: Any, count: int) -> list[int]:
+def per_dim(value: Any, count: int) -> list[int]:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return values * count if len(values) == 1 else values
 
@@ -62,9 +62,7 @@ def convolution(call: Call) -> Results | None:
     count = weight.ndim - 2
     dims = range(image.ndim - count, image.ndim)
     channel, groups = image.ndim - count - 1, call.bound["groups"]
-    stride, padding, dilation = (
-        _per_dim(call.bound[key], count) for key in ("stride", "padding", "dilation")
-    )
+    stride, padding, dilation = (per_dim(call.bound[key], count) for key in ("stride", "padding", "dilation"))
     transposed = call.bound["transposed"]
 
     def plan(k: int, old: int, new: int) -> tuple[Taps, Fraction]:
@@ -92,9 +90,9 @@ def pool(call: Call) -> Results | None:
     image, output = call.tensors[0], call.outputs[0]
     count = int(re.findall(r"pool(\d)d", call.func._schema.name)[0])
     dims = range(image.ndim - count, image.ndim)
-    kernel = _per_dim(call.bound["kernel_size"], count)
-    stride = _per_dim(call.bound["stride"] or kernel, count)
-    padding, dilation = _per_dim(call.bound["padding"], count), _per_dim(call.bound.get("dilation", 1), count)
+    kernel = per_dim(call.bound["kernel_size"], count)
+    stride = per_dim(call.bound["stride"] or kernel, count)
+    padding, dilation = per_dim(call.bound["padding"], count), per_dim(call.bound.get("dilation", 1), count)
 
     def plan(k: int, old: int, new: int) -> tuple[Taps, Fraction]:
         del old
