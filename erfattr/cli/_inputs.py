@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,38 @@ from torch import Tensor, nn
 from erfattr.datasets.image_files import ImageFiles
 from erfattr.datasets.image_loader import ImageLoader
 from erfattr.datasets.photographs import sample_images
+from erfattr.datasets.preprocessing import MODES, constants_for
+from erfattr.models.channels import image_channels
 from erfattr.models.loading import ModelInfo, load_model
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images are prepared for a model.
+
+    Attributes:
+        size: (H, W).
+        channels: 1, 3 or 4.
+        mean: Of the channels, on the scale 0..1.
+        std: Of the channels, likewise.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def tensor_settings(self) -> dict[str, Any]:
+        """Return all but the size, as `sample_images` and `ImageFiles` take it."""
+        return {"channels": self.channels, "mean": self.mean, "std": self.std}
+
+
+class Network(NamedTuple):
+    """A model, what it is, and how its images are prepared."""
+
+    model: nn.Module
+    info: ModelInfo
+    preparation: Preparation
 
 
 @dataclass(frozen=True)
@@ -37,24 +69,69 @@ class ChosenImages:
         return {**self.described, "unreadable": dict(self.files.unreadable) if self.files else {}}
 
 
-def chosen_model(options: argparse.Namespace, device: str | None = None) -> tuple[nn.Module, ModelInfo]:
-    """Load the model on ``device``, by default that of the options."""
-    return load_model(options.model, options.weights, device=device or options.device, seed=options.seed)
+def chosen_network(
+    options: argparse.Namespace,
+    device: str | None = None,
+    *,
+    against: bool = False,
+) -> Network:
+    """Load the model, or that of ``--against``, on ``device``, by default that of the options."""
+    name, weights = (
+        (options.against, options.against_weights) if against else (options.model, options.weights)
+    )
+    model, info = load_model(name, weights, device=device or options.device, seed=options.seed)
+    return Network(model, info, _preparation(options, model, info))
 
 
-def chosen_images(options: argparse.Namespace, info: ModelInfo) -> ChosenImages:
-    """Find the images, and prepare them as the model wants them."""
+def chosen_channels(
+    options: argparse.Namespace, model: nn.Module, info: ModelInfo, size: tuple[int, int]
+) -> int:
+    """Return the number that was given, if the model takes it; otherwise that which the model wants."""
+    if options.channels is None and info.channels is not None:
+        return info.channels
+    return image_channels(model, size, options.channels)
+
+
+def _preparation(options: argparse.Namespace, model: nn.Module, info: ModelInfo) -> Preparation:
     size = options.size or info.size
-    described: dict[str, Any] = {"size": size, "seed": options.seed}
+    height, width = size if isinstance(size, tuple) else (size, size)
+    channels = chosen_channels(options, model, info, (height, width))
+    if channels not in MODES:
+        raise ValueError(
+            f"--channels: expected a model of images of 1, 3 or 4 channels, but {info.name} takes {channels}"
+        )
+    mean, std = constants_for(channels, info.mean, info.std)
+    return Preparation(
+        (height, width),
+        channels,
+        mean if options.mean is None else _constants("--mean", options.mean, channels),
+        std if options.std is None else _constants("--std", options.std, channels, positive=True),
+    )
+
+
+def _constants(
+    option: str, values: tuple[float, ...], channels: int, *, positive: bool = False
+) -> tuple[float, ...]:
+    """Return one number for each channel; a single one holds for all."""
+    finite = all(math.isfinite(value) and (value > 0 or not positive) for value in values)
+    if not finite or len(values) not in (1, channels):
+        kind = "positive finite number" if positive else "finite number"
+        several = "" if channels == 1 else f", or one for each of the {channels} channels"
+        raise ValueError(f"{option}: expected one {kind}{several}, got {' '.join(map(str, values))}")
+    return values if len(values) == channels else values * channels
+
+
+def chosen_images(options: argparse.Namespace, preparation: Preparation) -> ChosenImages:
+    """Find the images, and prepare them as the model wants them."""
+    size, prepared = preparation.size, preparation.tensor_settings()
+    described: dict[str, Any] = {"size": size, "seed": options.seed, **prepared}
     if options.images == "embedded":
         if options.target == "label":
             raise ValueError('--target: "label" needs a folder of images with a subfolder for each class')
-        images = sample_images(options.count, size, mean=info.mean, std=info.std)
+        images = sample_images(options.count, size, **prepared)
         described |= {"source": "scikit-image's photographs", "count": len(images), "files": None}
         return ChosenImages(ImageLoader(images, options.batch_size), described, None)
-    files = ImageFiles(
-        options.images, size, options.count, options.seed, mean=info.mean, std=info.std, strict=options.strict
-    )
+    files = ImageFiles(options.images, size, options.count, options.seed, strict=options.strict, **prepared)
     root = Path(options.images)
     digest = hashlib.sha256()
     for path in files.paths:
@@ -66,6 +143,11 @@ def chosen_images(options: argparse.Namespace, info: ModelInfo) -> ChosenImages:
         "sha256_of_all_files": digest.hexdigest(),
     }
     return ChosenImages(ImageLoader(files, options.batch_size), described, files)
+
+
+def colored(pixels: Tensor) -> Tensor:
+    """Return grey, (..., 1, H, W), as (..., 3, H, W), which figures and image files take."""
+    return pixels.expand(*pixels.shape[:-3], 3, -1, -1) if pixels.shape[-3] == 1 else pixels
 
 
 def read_map(path: Path) -> Tensor:

@@ -7,15 +7,35 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from erfattr import __version__
+from erfattr.cli.options.arguments import joined
 
 _COMMANDS = ("map", "rf", "train", "compare", "debias", "attack")
+
+# What a message of the library begins with, and the options that this is about: the first that was given.
+_OPTIONS = {
+    "channels": ("channels",),
+    "count": ("count",),
+    "features": ("to_spatial",),
+    "layer": ("layers", "layer"),
+    "select": ("select",),
+    "target": ("reach", "target"),
+    "to_spatial": ("to_spatial",),
+    "tokens": ("to_spatial",),
+    "unit": ("unit",),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(joined(sys.argv[1:] if args is None else args), namespace)
 
 
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="erfattr",
         description="Which pixels a vision network really uses, and which are half dead.",
         epilog="erfattr COMMAND --help lists the options of a command.",
@@ -40,9 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"erfattr {options.command}: interrupted before its result was written", file=sys.stderr)
         return 130
     except _foreseen() as error:  # called only when something was raised
-        print(f"erfattr {options.command}: error: {error}", file=sys.stderr)
+        print(f"erfattr {options.command}: error: {_as_typed(str(error), options)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _as_typed(message: str, options: argparse.Namespace) -> str:
+    """Return a message that begins with the name of an argument with that of the option instead."""
+    argument, colon, rest = message.partition(": ")
+    names = [name for name in _OPTIONS.get(argument, ()) if hasattr(options, name)]
+    if not colon or not names:
+        return message
+    name = next((name for name in names if getattr(options, name) is not None), names[-1])
+    return f"--{name.replace('_', '-')}: {rest}"
 
 
 def _foreseen() -> tuple[type[Exception], ...]:

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from erfattr._files import writing
 from erfattr.attr.dead_pixel_map import DeadPixelMap
-from erfattr.cli._inputs import chosen_images, chosen_model, read_map
+from erfattr.cli._inputs import Network, Preparation, chosen_images, chosen_network, colored, read_map
 from erfattr.cli._record import begun_record, print_written
 from erfattr.datasets.preprocessing import standardize
 from erfattr.models.demo import demo_record
-from erfattr.models.loading import ModelInfo
 from erfattr.report.attack import AttackedImage, write_attacks
 from erfattr.robust.pixel_attacks import OnePixelAttack, StrongPixelAttack
 from erfattr.robust.pixel_trials import PixelAttackReport
@@ -28,7 +27,7 @@ class _Images:
 
     Attributes:
         names: One for each image.
-        pixels: (N, 3, H, W), as the model takes them.
+        pixels: (N, C, H, W), as the model takes them.
         labels: (N,) of their folders, where there are any.
         described: What is said of them in the record.
     """
@@ -44,18 +43,19 @@ def run(options: argparse.Namespace) -> None:
     started = datetime.now(timezone.utc)
     if options.reach is not None and options.target == "label":
         raise ValueError("--reach: expected without --target label, since a class is reached and none left")
-    model, info = chosen_model(options)
+    network = chosen_network(options)
+    model, info, preparation = network
     with writing(options.output) as stage:
-        images = _read(options, info)
+        images = _read(options, preparation)
         target = _targets(options, model, images)
-        adversarial, report = _chosen_attack(options, model, info, images.pixels).perturb(
+        adversarial, report = _chosen_attack(options, network, images.pixels).perturb(
             images.pixels,
             target,
             targeted=options.reach is not None,
             return_report=True,
             show_progress=True,
         )
-        attacked = _attacked(options, model, info, images, adversarial, target, report)
+        attacked = _attacked(options, network, images, adversarial, target, report)
         record = {**begun_record(options, started, info), "images": images.described}
         summary = _summary(attacked)
         heading = f"{info.name} ({info.weights}): {summary}"
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> None:
     print_written(options.output, written)
 
 
-def _read(options: argparse.Namespace, info: ModelInfo) -> _Images:
-    chosen = chosen_images(options, info)
+def _read(options: argparse.Namespace, preparation: Preparation) -> _Images:
+    chosen = chosen_images(options, preparation)
     batches = list(chosen.loader)
     with_labels = isinstance(batches[0], (list, tuple))
     pixels = torch.cat([batch[0] if with_labels else batch for batch in batches])
@@ -97,11 +97,11 @@ def _answers(model: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     return torch.cat([model(batch) for batch in torch.split(pixels, batch_size)]).cpu()
 
 
-def _chosen_attack(
-    options: argparse.Namespace, model: nn.Module, info: ModelInfo, pixels: Tensor
-) -> OnePixelAttack:
+def _chosen_attack(options: argparse.Namespace, network: Network, pixels: Tensor) -> OnePixelAttack:
+    model, _, prepared = network
     # Black and white, as the model takes them, channel by channel.
-    bounds = [standardize(torch.full((3, 1, 1), end), info.mean, info.std).flatten() for end in (0.0, 255.0)]
+    ends = (torch.full((prepared.channels, 1, 1), end) for end in (0.0, 255.0))
+    bounds = [standardize(end, prepared.mean, prepared.std).flatten() for end in ends]
     settings: dict[str, Any] = {
         "pixels": options.pixels,
         "population_size": options.population,
@@ -121,16 +121,16 @@ def _chosen_attack(
 
 def _attacked(
     options: argparse.Namespace,
-    model: nn.Module,
-    info: ModelInfo,
+    network: Network,
     images: _Images,
     adversarial: Tensor,
     target: Tensor,
     report: PixelAttackReport,
 ) -> list[AttackedImage]:
     """Return what came of each image, measured on the 8 bits that are written."""
-    before, after = (_eight_bits(pixels, info) for pixels in (images.pixels, adversarial))
-    written = standardize(after, info.mean, info.std).to(options.device)
+    model, _, prepared = network
+    before, after = (_eight_bits(pixels, prepared) for pixels in (images.pixels, adversarial))
+    written = standardize(after, prepared.mean, prepared.std).to(options.device)
     first, last = (
         _answers(model, pixels, options.batch_size).double().softmax(1).max(1)
         for pixels in (images.pixels, written)
@@ -145,7 +145,7 @@ def _attacked(
         attacked.append(
             AttackedImage(
                 name=name,
-                image=after[index],
+                image=colored(after[index]),
                 before=classes[int(first.indices[index])],
                 after=classes[int(last.indices[index])],
                 probability_before=float(first.values[index]),
@@ -163,8 +163,8 @@ def _attacked(
     return attacked
 
 
-def _eight_bits(pixels: Tensor, info: ModelInfo) -> Tensor:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (info.mean, info.std))
+def _eight_bits(pixels: Tensor, prepared: Preparation) -> Tensor:
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
     return ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -23,12 +24,11 @@ from erfattr._files import writing
 from erfattr.attr.calibration import Calibration, calibrate
 from erfattr.attr.calibration_file import load_calibration, save_calibration
 from erfattr.attr.debiased_attribution import DebiasedAttribution
-from erfattr.cli._inputs import chosen_images, chosen_model, read_map
+from erfattr.cli._inputs import Preparation, chosen_images, chosen_network, colored, read_map
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.debias import EMBEDDED, Method
 from erfattr.datasets.photographs import sample_images
 from erfattr.datasets.preprocessing import read_image, resize_and_crop, standardize
-from erfattr.models.loading import ModelInfo
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.debias import DebiasedImage, write_debiased
@@ -60,18 +60,17 @@ def run(options: argparse.Namespace) -> None:
     # Captum's words about its own workings, which a user can do nothing about.
     warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
     warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU activations")
-    model, info = chosen_model(options)
+    model, info, preparation = chosen_network(options)
     if options.method == "guided-backprop" and any(
         isinstance(module, nn.ReLU6) for module in model.modules()
     ):
         print("note: GuidedBackprop passes over ReLU6, which this network has: there it is a plain gradient")
-    size = options.size or info.size
-    names, pictures = _pictures(options, size)
-    period = _period(options, model, size)
+    names, pictures = _pictures(options, preparation)
+    period = _period(options, model, preparation)
     explainer = _explainer(options.method, model, options.samples)
     with writing(options.output) as stage:
         torch.manual_seed(options.seed)
-        sensitivity = _sensitivity(options, info, explainer)
+        sensitivity = _sensitivity(options, preparation, explainer)
         debiased = DebiasedAttribution(
             explainer.method,
             sensitivity.map,
@@ -82,10 +81,12 @@ def run(options: argparse.Namespace) -> None:
         )
         explained = []
         for name, picture in zip(names, pictures, strict=True):
-            image = standardize(picture, info.mean, info.std)[None].to(options.device)
-            explained.append(_explained(options, debiased, name, picture / 255, image, explainer.settings))
+            image = standardize(picture, preparation.mean, preparation.std)[None].to(options.device)
+            shown = colored(picture) / 255
+            explained.append(_explained(options, debiased, name, shown, image, explainer.settings))
         record = {
             **begun_record(options, started, info, positional="image"),
+            "prepared": asdict(preparation),
             "map": sensitivity.described,
             "period": period,
             "settings": explainer.settings,
@@ -105,23 +106,25 @@ def run(options: argparse.Namespace) -> None:
     print_written(options.output, written)
 
 
-def _pictures(options: argparse.Namespace, size: int) -> tuple[list[str], list[Tensor]]:
+def _pictures(options: argparse.Namespace, preparation: Preparation) -> tuple[list[str], list[Tensor]]:
     """Return names and pixels, 0..255, of the images to explain."""
+    size, channels = preparation.size, preparation.channels
     if not options.image:
         names = [f"embedded_{index}" for index in range(EMBEDDED)]
-        return names, list(255 * sample_images(EMBEDDED, size, normalize=False))
+        return names, list(255 * sample_images(EMBEDDED, size, normalize=False, channels=channels))
     names = [path.stem for path in options.image]
     if len(set(names)) < len(names):
         raise ValueError(f"IMAGE: expected files of different names, got {' '.join(names)}")
-    return names, [resize_and_crop(read_image(path), size) for path in options.image]
+    return names, [resize_and_crop(read_image(path, channels), size, channels) for path in options.image]
 
 
-def _period(options: argparse.Namespace, model: nn.Module, size: int) -> int | None:
+def _period(options: argparse.Namespace, model: nn.Module, preparation: Preparation) -> int | None:
     """Return the period that was given, or the model's; ``None`` where the mode needs none."""
     if options.period is not None or options.mode == "global":
         period: int | None = options.period
         return period
-    stride = total_stride(receptive_fields(model, size, probe=False))
+    fields = receptive_fields(model, preparation.size, in_channels=preparation.channels, probe=False)
+    stride = total_stride(fields)
     if stride is None or stride[0] != stride[1]:
         raise ValueError("--period: the model's total stride could not be read; give it")
     return stride[0]
@@ -141,10 +144,12 @@ def _explainer(name: Method, model: nn.Module, samples: int) -> _Explainer:
             return _Explainer(GuidedBackprop(model), {})
 
 
-def _sensitivity(options: argparse.Namespace, info: ModelInfo, explainer: _Explainer) -> _Sensitivity:
+def _sensitivity(
+    options: argparse.Namespace, preparation: Preparation, explainer: _Explainer
+) -> _Sensitivity:
     """Return the map from its file, or measure it."""
     if options.map is None:
-        images = chosen_images(options, info)
+        images = chosen_images(options, preparation)
         calibration = calibrate(
             explainer.method,
             images.loader,

@@ -16,14 +16,15 @@ from torch import nn
 from erfattr._files import StateFile, writing
 from erfattr._model import find_layer
 from erfattr._processes import process_group, rank_and_world
+from erfattr.attr.layouts import ToSpatial, from_channels_last, from_tokens
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.cli._inputs import chosen_images, chosen_model
+from erfattr.cli._inputs import Network, chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
+from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
 from erfattr.metrics.statistics import MapStatistics
-from erfattr.models.loading import ModelInfo, load_model
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.map_report import MapReport, analyse_map
@@ -36,23 +37,22 @@ def run(options: argparse.Namespace) -> None:
         if rank == 0:
             _map_and_write(options, device)
             return
-        model, info = chosen_model(options, device)
-        _maps(options, model, info)
+        _maps(options, chosen_network(options, device))
         if options.against is not None:
-            _maps(options, *_other_model(options, device), keep_state=False)
+            _maps(options, chosen_network(options, device, against=True), keep_state=False)
 
 
 def _map_and_write(options: argparse.Namespace, device: str) -> None:
     started = datetime.now(timezone.utc)
-    model, info = chosen_model(options, device)
-    other = None if options.against is None else _other_model(options, device)
+    network = chosen_network(options, device)
+    model, info, preparation = network
+    other = None if options.against is None else chosen_network(options, device, against=True)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with writing(options.output) as stage:
         begun = time.perf_counter()
-        statistics, described = _maps(options, model, info)
+        statistics, described = _maps(options, network)
         seconds = time.perf_counter() - begun
-        size = described["size"]
-        fields = receptive_fields(model, (size, size))
+        fields = receptive_fields(model, preparation.size, in_channels=preparation.channels)
         reports = []
         for of_source in statistics:
             # The period of a map is the stride of its layer, that of the output the network's.
@@ -66,8 +66,8 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         }
         sentences: list[str] = []
         if other is not None:
-            sentences = _compared(options, statistics, info, other)
-            record["against"] = {"model": asdict(other[1]), "sentences": sentences}
+            sentences = _compared(options, statistics, network, other)
+            record["against"] = {"model": asdict(other.info), "sentences": sentences}
         heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
         names = [path.name for path in write_maps(stage, reports, record, heading)]
     for report in reports:
@@ -84,18 +84,15 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
     print_written(options.output, names)
 
 
-def _other_model(options: argparse.Namespace, device: str) -> tuple[nn.Module, ModelInfo]:
-    return load_model(options.against, options.against_weights, device=device, seed=options.seed)
-
-
 def _maps(
-    options: argparse.Namespace, model: nn.Module, info: ModelInfo, *, keep_state: bool = True
+    options: argparse.Namespace, network: Network, *, keep_state: bool = True
 ) -> tuple[list[MapStatistics], dict[str, Any]]:
     """Return the maps of one network, and what is said of the images in the record."""
+    model, info, preparation = network
     if len(set(options.layers)) < len(options.layers):
         raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
     sources = [_source(model, name, options) for name in options.layers]
-    images = chosen_images(options, info)
+    images = chosen_images(options, preparation)
     rank, world = rank_and_world()
     if rank == 0:
         count, source = images.described["count"], images.described["source"]
@@ -109,6 +106,7 @@ def _maps(
             "model": info.name,
             "weights": info.weights_sha256,
             "images": json.dumps(images.described),
+            "layout": options.to_spatial or "",
             "batch size": options.batch_size,
             "processes": world,
         }
@@ -125,23 +123,33 @@ def _maps(
 
 def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
     if name == "output":
-        return ModelOutput(options.target)
-    if name != "last":
-        find_layer(model, name)  # raises here, before any image is read
-    return FeatureUnit(None if name == "last" else name, options.unit)
+        return ModelOutput(options.target, _selected(options.select))
+    if name == "last":
+        if options.to_spatial is not None:
+            raise ValueError("--to-spatial: expected --layers to name the layers that it is for, got last")
+        return FeatureUnit(None, options.unit)
+    find_layer(model, name)  # raises here, before any image is read
+    return FeatureUnit(name, options.unit, _to_spatial(options.to_spatial), select=_selected(options.select))
+
+
+def _to_spatial(word: str | None) -> ToSpatial | None:
+    if word is None:
+        return None
+    return from_channels_last if word == "channels-last" else from_tokens(*token_grid(word))
+
+
+def _selected(word: str | None) -> int | str | None:
+    return None if word is None else index_or_key(word)
 
 
 def _compared(
-    options: argparse.Namespace,
-    statistics: Sequence[MapStatistics],
-    info: ModelInfo,
-    other: tuple[nn.Module, ModelInfo],
+    options: argparse.Namespace, statistics: Sequence[MapStatistics], network: Network, other: Network
 ) -> list[str]:
     """Return what is to be said of the imbalance of two networks, map by map."""
-    model, against = other
-    if (against.size, against.mean, against.std) != (info.size, info.mean, info.std):
+    info, against = network.info, other.info
+    if other.preparation != network.preparation:
         print(f"note: {against.name} wants its images prepared in another way than {info.name}")
-    others, _ = _maps(options, model, against, keep_state=False)
+    others, _ = _maps(options, other, keep_state=False)
     sentences = []
     for layer, mine, its in zip(options.layers, statistics, others, strict=True):
         for order in (1, 2):
@@ -156,6 +164,8 @@ def _lines(report: MapReport) -> list[str]:
     """Return what a person reads of one map."""
     numbers = report.numbers()
     lines = [report.title]
+    if report.source.layout not in ("", "(N, C, H, W), traced"):
+        lines.append(f"  layout: {report.source.layout}")
     field = report.receptive_field
     if field is not None and report.source.unit is not None:
         y, x = field.center(report.source.unit)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erfattr._model import find_layer
+from erfattr.cli._inputs import chosen_channels
 from erfattr.models.loading import load_model
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.trace import receptive_fields
@@ -18,7 +19,8 @@ def run(options: argparse.Namespace) -> None:
     """Print the fields, and what the trace has to note."""
     # Fields depend on no weights: those of the demo network are the only ones that cost nothing.
     model, info = load_model(options.model, "none" if options.model != "demo" else None)
-    fields = receptive_fields(model, options.size)
+    channels = chosen_channels(options, model, info, options.size)
+    fields = receptive_fields(model, options.size, in_channels=channels)
     if options.layer is not None:
         name, _ = find_layer(model, options.layer)
         if name not in fields:
@@ -26,7 +28,8 @@ def run(options: argparse.Namespace) -> None:
         fields = {name: fields[name]}
     if options.json:
         layers = {name: _numbers(field) for name, field in fields.items()}
-        print(json.dumps({"model": info.name, "input_size": options.size, "layers": layers}, indent=1))
+        image = {"input_size": options.size, "channels": channels}
+        print(json.dumps({"model": info.name, **image, "layers": layers}, indent=1))
         return
     print(text_table(_rows(fields)))
     for note in sorted({field.note for field in fields.values() if field.note}):

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from erfattr._checks import check_positive_int
 from erfattr.datasets.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    check_channels,
     check_constants,
+    check_size,
     read_image,
     resize_and_crop,
     standardize,
@@ -29,18 +29,20 @@ class ImageFiles(Dataset[Any]):
     """The images under a folder and its subfolders, sorted by path, or a seeded random choice of them.
 
     Files are taken by their ending (those of ``torchvision.datasets.ImageFolder``); names that begin with a
-    dot are passed over. The shorter side is resized to ``size``, then the centre is cropped. Item ``i`` is
-    ``(image, label)`` where every image lies in a subfolder: the sorted subfolders of ``path`` are the
-    classes, as in ``ImageFolder``. Otherwise it is the image alone. Asking for an unreadable file raises;
+    dot are passed over. An image is resized until it just covers ``size``, then the centre is cropped. Item
+    ``i`` is ``(image, label)`` where every image lies in a subfolder: the sorted subfolders of ``path`` are
+    the classes, as in ``ImageFolder``. Otherwise it is the image alone. Asking for an unreadable file raises;
     ``ImageLoader`` passes over it and records it in ``unreadable``, unless ``strict`` is set.
 
     Args:
         path: The folder.
-        size: Side of the images in pixels.
+        size: (H, W) of the images in pixels, or one number for both.
         count: Take at most so many files, chosen at random but kept in order; ``None`` takes all.
         seed: Of that choice, which is the same on every machine. Global random numbers are not used.
-        mean: Of the three channels on the scale 0..1; by default ImageNet's, (0, 0, 0) for none.
-        std: Of the three channels on the scale 0..1; by default ImageNet's, (1, 1, 1) for none.
+        mean: Of the channels on the scale 0..1, (0, 0, 0) for none; by default ImageNet's, and for grey their
+            average.
+        std: Of the channels on the scale 0..1, (1, 1, 1) for none; by default likewise.
+        channels: 1 for grey, 3 for red, green, blue, 4 for these and alpha.
         strict: Let ``ImageLoader`` stop at the first unreadable file.
 
     Attributes:
@@ -52,7 +54,7 @@ class ImageFiles(Dataset[Any]):
     Raises:
         TypeError: ``size`` or ``count`` is not an integer.
         ValueError: the folder is missing, a file, or holds no image; ``size`` or ``count`` is not positive;
-            ``mean`` or ``std`` are not three numbers.
+            ``channels`` is not 1, 3 or 4; ``mean`` or ``std`` are not a number for each channel.
 
     Example:
         >>> import tempfile
@@ -68,19 +70,21 @@ class ImageFiles(Dataset[Any]):
     def __init__(
         self,
         path: str | Path,
-        size: int = 224,
+        size: int | tuple[int, int] = 224,
         count: int | None = None,
         seed: int = 0,
         *,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels: int = 3,
         strict: bool = False,
     ) -> None:
-        check_positive_int("size", size)
+        self.size = check_size(size)
+        check_channels(channels)
         if count is not None:
             check_positive_int("count", count)
-        self.size = size
-        self.mean, self.std = check_constants(mean, std)
+        self.channels = channels
+        self.mean, self.std = check_constants(mean, std, channels)
         self.strict = strict
         self.unreadable: dict[str, str] = {}
         root = Path(path)
@@ -109,12 +113,13 @@ class ImageFiles(Dataset[Any]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
-        """Return image ``index``, (3, size, size), with its label if there are labels.
+        """Return image ``index``, (C, H, W), with its label if there are labels.
 
         Raises:
             UnreadableImageError: (a ``ValueError``) the file cannot be read.
         """
-        image = standardize(resize_and_crop(read_image(self.paths[index]), self.size), self.mean, self.std)
+        picture = read_image(self.paths[index], self.channels)
+        image = standardize(resize_and_crop(picture, self.size, self.channels), self.mean, self.std)
         return image if self.labels is None else (image, self.labels[index])
 
 

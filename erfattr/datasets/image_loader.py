@@ -18,7 +18,7 @@ from erfattr.datasets.preprocessing import UnreadableImageError
 class ImageLoader:
     """Batches of a dataset, in order, that pass over unreadable image files and record them.
 
-    It yields what ``torch.utils.data.DataLoader`` would: a tensor (N, 3, H, W), or ``(images, labels)``. A
+    It yields what ``torch.utils.data.DataLoader`` would: a tensor (N, C, H, W), or ``(images, labels)``. A
     batch with unreadable files is smaller by their number, and one without any image left is not yielded;
     ``len()`` counts the batches of a dataset whose files are all readable. Random numbers are not drawn.
 

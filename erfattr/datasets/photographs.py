@@ -12,9 +12,9 @@ from torch import Tensor
 
 from erfattr._checks import check_positive_int
 from erfattr.datasets.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    check_channels,
     check_constants,
+    check_size,
     read_image,
     resize_and_crop,
     standardize,
@@ -46,11 +46,12 @@ SAMPLE_CROPS = (
 
 def sample_images(
     count: int | None = None,
-    size: int = 224,
+    size: int | tuple[int, int] = 224,
     *,
     normalize: bool = True,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int = 3,
 ) -> Tensor:
     """Return fixed square crops of the photographs inside scikit-image's wheel: no download, nothing random.
 
@@ -61,18 +62,20 @@ def sample_images(
 
     Args:
         count: How many, 1 to 64; ``None`` is all 64.
-        size: Side of the images in pixels.
+        size: (H, W) of the images in pixels, or one number for both. Where they differ, the middle of each
+            square is taken.
         normalize: Subtract ``mean`` and divide by ``std``; otherwise values are 0..1.
-        mean: Of the three channels on the scale 0..1; by default ImageNet's.
-        std: Of the three channels on the scale 0..1; by default ImageNet's.
+        mean: Of the channels on the scale 0..1; by default ImageNet's, and for grey their average.
+        std: Of the channels on the scale 0..1; by default likewise.
+        channels: 1 for grey, 3 for red, green, blue, 4 for these and an alpha of 1.
 
     Returns:
-        Shape (``count``, 3, ``size``, ``size``), float32.
+        Shape (``count``, ``channels``, H, W), float32.
 
     Raises:
         TypeError: ``count`` or ``size`` is not an integer.
-        ValueError: ``count`` is not 1 to 64, ``size`` is not positive, or ``mean`` or ``std`` are not three
-            numbers.
+        ValueError: ``count`` is not 1 to 64, ``size`` is not positive, ``channels`` is not 1, 3 or 4, or
+            ``mean`` or ``std`` are not a number for each channel.
         FileNotFoundError: this installation of scikit-image came without its photographs.
 
     Example:
@@ -83,18 +86,19 @@ def sample_images(
     available = len(SAMPLE_PHOTOGRAPHS) * len(SAMPLE_CROPS)
     count = available if count is None else count
     check_positive_int("count", count)
-    check_positive_int("size", size)
+    size = check_size(size)
+    check_channels(channels)
     if count > available:
         raise ValueError(
             f"count: expected at most {available} sample images, got {count}; use a folder of images"
         )
-    mean, std = check_constants(mean, std)
-    photographs = [read_image(_photograph(name)) for name in SAMPLE_PHOTOGRAPHS[:count]]
+    mean, std = check_constants(mean, std, channels)
+    photographs = [read_image(_photograph(name), channels) for name in SAMPLE_PHOTOGRAPHS[:count]]
     crops = []
     for index in range(count):
         crop, photograph = divmod(index, len(SAMPLE_PHOTOGRAPHS))
         square = _square(photographs[photograph], *SAMPLE_CROPS[crop])
-        crops.append(resize_and_crop(square, size))
+        crops.append(resize_and_crop(square, size, channels))
     images = torch.stack(crops)
     return standardize(images, mean, std) if normalize else images.float() / 255
 

@@ -1,7 +1,8 @@
 """From an image file to the tensor that a network takes.
 
-Conventions: an image is a float32 tensor (3, H, W), channels red, green, blue, scaled to 0..1 and then
-normalised, ``(image - mean) / std``, by the constants that torchvision's ImageNet models expect.
+Conventions: an image is a float32 tensor (C, H, W), scaled to 0..1 and then normalised,
+``(image - mean) / std``, by default by the constants that torchvision's ImageNet models expect. Three
+channels are red, green, blue; one is their luma; the fourth is alpha, 1 where the image is opaque.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from erfattr._checks import describe
+from erfattr._checks import check_choice, check_positive_int, describe
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's name of images with so many channels."""
+
+_IN_WORDS = {1: "one", 3: "three", 4: "four"}
 
 
 class UnreadableImageError(ValueError):
@@ -33,7 +39,7 @@ class UnreadableImageError(ValueError):
 def standardize(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """Return images (..., 3, H, W) of 0..255 as float32 ``(images / 255 - mean) / std``, channel by channel.
+    """Return images (..., C, H, W) of 0..255 as float32 ``(images / 255 - mean) / std``, channel by channel.
 
     Example:
         >>> white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
@@ -44,10 +50,12 @@ def standardize(
     return (images.float() / 255 - shift) / scale
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Return the image in a file as 8-bit RGB, upright: EXIF orientation applied, alpha laid on white.
+def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """Return the image in a file, upright (EXIF orientation applied), of 8 bits a channel.
 
-    Grey becomes RGB, 16-bit grey is scaled to 8 bits, and of several frames the first is read.
+    One channel is the luma of ITU-R BT.601, as Pillow computes it, and three are RGB, both with alpha laid
+    on white; four are RGBA, opaque where the file has no alpha. Grey becomes RGB, 16-bit grey is scaled to 8
+    bits, and of several frames the first is read.
 
     Raises:
         UnreadableImageError: (a ``ValueError``) the file is missing, damaged, cut short or no image.
@@ -59,8 +67,9 @@ def read_image(path: str | Path) -> Image.Image:
                 image = _eight_bits(image)
             if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
                 image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
+                if channels != 4:
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert(MODES[channels])
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         raise UnreadableImageError(str(path), f"{type(error).__name__}: {error}") from error
 
@@ -73,34 +82,86 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values // 257).astype(np.uint8))
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Return the pixels of an image as 8-bit RGB, (3, H, W)."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
+    """Return the pixels of an image as 8-bit grey, RGB or RGBA, (``channels``, H, W)."""
+    pixels = torch.from_numpy(np.array(image.convert(MODES[channels])))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
 
 
-def resize_and_crop(image: Image.Image, size: int) -> Tensor:
-    """Return the centre square of an image whose shorter side is resized to ``size`` (bilinear, antialiased).
+def resize_and_crop(image: Image.Image, size: int | tuple[int, int], channels: int = 3) -> Tensor:
+    """Return the centre of an image that is resized until it just covers ``size`` (bilinear, antialiased).
 
-    The result is uint8 of shape (3, ``size``, ``size``). Lengths are rounded as torchvision's ``Resize`` and
-    ``CenterCrop`` do.
+    ``size`` is (H, W), or one number for both: then the shorter side is resized to it. The result is uint8 of
+    shape (``channels``, H, W). Lengths are rounded as torchvision's ``Resize`` and ``CenterCrop`` do.
     """
-    shorter = min(image.size)
-    width, height = (length * size // shorter for length in image.size)
-    left, top = (round((length - size) / 2) for length in (width, height))
+    rows, columns = size if isinstance(size, tuple) else (size, size)
+    width, height = image.size
+    if rows * width >= columns * height:
+        width, height = width * rows // height, rows
+    else:
+        width, height = columns, height * columns // width
+    left, top = round((width - columns) / 2), round((height - rows) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return to_tensor(resized.crop((left, top, left + size, top + size)))
+    return to_tensor(resized.crop((left, top, left + columns, top + rows)), channels)
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """Return (H, W) of a size that is one number for both or two, or raise unless they are positive."""
+    if not isinstance(size, tuple):
+        check_positive_int("size", size)
+        return size, size
+    if len(size) != 2:
+        raise ValueError(f"size: expected one number or (H, W), got {describe(size)}")
+    for length in size:
+        check_positive_int("size", length)
+    return size
+
+
+def check_channels(channels: Any) -> None:
+    """Raise unless images can have so many channels."""
+    check_choice("channels", channels, tuple(MODES))
+
+
+def constants_for(
+    channels: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return constants of red, green and blue as those of images of ``channels``.
+
+    Grey takes their averages, alpha stays 0..1; constants of grey hold for every colour.
+
+    Example:
+        >>> constants_for(1, (0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
+        ((0.5,), (0.5,))
+        >>> constants_for(4, (0.25, 0.5, 0.75), (0.5, 0.5, 0.5))
+        ((0.25, 0.5, 0.75, 0.0), (0.5, 0.5, 0.5, 1.0))
+    """
+    found = []
+    for values, of_alpha in ((mean, 0.0), (std, 1.0)):
+        colors = tuple(values[:3])
+        if len(values) == channels:
+            found.append(tuple(values))
+        elif channels == 1:
+            found.append((sum(colors) / len(colors),))
+        else:
+            found.append((colors if len(colors) == 3 else 3 * colors) + (of_alpha,) * (channels - 3))
+    return found[0], found[1]
 
 
 def check_constants(
-    mean: Sequence[float], std: Sequence[float]
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int = 3
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return both as floats, or raise unless they are three numbers each, ``std`` positive."""
+    """Return both as floats, or raise unless they are a number for each channel, ``std`` positive.
+
+    ``None`` stands for ImageNet's.
+    """
+    imagenet = constants_for(channels)
+    mean, std = (imagenet[0] if mean is None else mean), (imagenet[1] if std is None else std)
     for name, values in (("mean", mean), ("std", std)):
         try:
-            good = len(values) == 3 and all(math.isfinite(value) for value in values)
+            good = len(values) == channels and all(math.isfinite(value) for value in values)
         except TypeError:
             good = False
         if not good or (name == "std" and min(values) <= 0):
-            kind = "positive numbers" if name == "std" else "numbers"
-            raise ValueError(f"{name}: expected three {kind}, got {describe(values)}")
+            kind = ("positive " if name == "std" else "") + ("number" if channels == 1 else "numbers")
+            raise ValueError(f"{name}: expected {_IN_WORDS[channels]} {kind}, got {describe(values)}")
     return tuple(map(float, mean)), tuple(map(float, std))

@@ -17,24 +17,28 @@ import torch
 from torch import nn
 
 from erfattr._checks import describe, suggest
-from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, constants_for
 from erfattr.models.checkpoints import load_checkpoint
 from erfattr.models.demo import DEMO_WEIGHTS, DemoNet
 
-Constants = tuple[float, float, float]
+Constants = tuple[float, ...]
 Weights = str | Path | None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as its source gave it: where its weights are from, whether they are random, what it expects."""
+    """A model as its source gave it: where its weights are from, whether they are random, what it expects.
+
+    ``channels`` is ``None`` where the source does not say it.
+    """
 
     model: nn.Module
     weights: str
     random: bool
     mean: Constants = IMAGENET_MEAN
     std: Constants = IMAGENET_STD
-    size: int = 224
+    size: int | tuple[int, int] = 224
+    channels: int | None = None
 
 
 class Source(NamedTuple):
@@ -73,8 +77,8 @@ def _from_package(_name: str, weights: Weights, _show_progress: bool) -> Loaded:
     if weights is None or weights == "DEFAULT":
         model = DemoNet()
         load_checkpoint(model, DEMO_WEIGHTS)
-        return Loaded(model, "shipped with erfattr, trained on Caltech-101", random=False)
-    return _from_builder(DemoNet, weights, known=("none", "DEFAULT"))
+        return Loaded(model, "shipped with erfattr, trained on Caltech-101", random=False, channels=3)
+    return _from_builder(DemoNet, weights, known=("none", "DEFAULT"), channels=3)
 
 
 def _from_torchvision(name: str, weights: Weights, show_progress: bool) -> Loaded:
@@ -92,7 +96,7 @@ def _from_torchvision(name: str, weights: Weights, show_progress: bool) -> Loade
 
     enum = torchvision.models.get_model_weights(name).__members__
     default = enum.get("DEFAULT")
-    expected = _preprocessing(default) if default is not None else {}
+    expected = _preprocessing(default) if default is not None else {"channels": 3}
     if weights is None and default is None:
         raise ValueError(f"weights: torchvision has none for {name!r}; give a checkpoint file or 'none'")
     owner, _, member = str("DEFAULT" if weights is None else weights).rpartition(".")
@@ -121,7 +125,8 @@ def _torchvision_names() -> list[str]:
 def _preprocessing(weights: Any) -> dict[str, Any]:
     transforms = weights.transforms()
     size = getattr(transforms, "crop_size", None) or transforms.resize_size
-    return {"mean": tuple(transforms.mean), "std": tuple(transforms.std), "size": int(size[0])}
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    return {"mean": mean, "std": std, "size": int(size[0]), "channels": len(mean)}
 
 
 def _not_here(weights: str, url: str, error: BaseException) -> Exception:
@@ -161,14 +166,10 @@ def _from_timm(name: str, weights: Weights, _show_progress: bool) -> Loaded:
             lambda: timm.create_model(architecture, pretrained=False), weights, known=("none", *tags)
         )
     expected: dict[str, Any] = timm.data.resolve_model_data_config(loaded.model)  # type: ignore[no-untyped-call,attr-defined,unused-ignore]
-    return Loaded(
-        loaded.model,
-        loaded.weights,
-        loaded.random,
-        mean=tuple(expected["mean"]),
-        std=tuple(expected["std"]),
-        size=int(expected["input_size"][-1]),
-    )
+    channels, height, width = map(int, expected["input_size"])
+    mean, std = constants_for(channels, expected["mean"], expected["std"])
+    size = height if height == width else (height, width)
+    return Loaded(loaded.model, loaded.weights, loaded.random, mean, std, size, channels)
 
 
 def _not_in_hub(name: str, source: Any, error: BaseException) -> Exception:

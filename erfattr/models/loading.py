@@ -22,10 +22,12 @@ class ModelInfo:
         name: As given to ``load_model``.
         weights: Where the weights came from, in words.
         weights_sha256: See ``weights_hash``.
-        mean: Of the three channels that the images are normalised with, on the scale 0..1.
-        std: Of the three channels, likewise.
-        size: Side in pixels of the images that the weights were made for.
+        mean: Of the channels that the images are normalised with, on the scale 0..1.
+        std: Of the channels, likewise.
+        size: Side in pixels of the images that the weights were made for; (H, W) where they are not square.
         seed: Of the random numbers that made the weights, ``None`` where they come from a file.
+        channels: Of these images; ``None`` for your own model, which alone knows. ``image_channels``
+            of ``erfattr.models.channels`` finds out.
     """
 
     name: str
@@ -33,8 +35,9 @@ class ModelInfo:
     weights_sha256: str
     mean: Constants
     std: Constants
-    size: int
+    size: int | tuple[int, int]
     seed: int | None
+    channels: int | None = None
 
 
 def load_model(
@@ -103,6 +106,7 @@ def load_model(
         std=loaded.std,
         size=loaded.size,
         seed=seed if loaded.random else None,
+        channels=loaded.channels,
     )
     return model, info
 

@@ -127,7 +127,7 @@ def test_two_networks_are_compared_in_a_sentence(tmp_path: Path, capsys: pytest.
         (("map", "--model", "resnet19"), "resnet18"),
         (("map", "--weights", "missing.pt"), "missing.pt"),
         (("map", "--layers", "layr4"), "nearest: layer4"),
-        (("map", "--layers", "fc"), "expected 'fc' to give a tensor of shape"),
+        (("map", "--layers", "fc"), "--layers: expected 'fc' to give a feature map"),
         (("map", "--layers", "output", "output"), "expected different layers"),
         (("map", "--unit", "7,0", "--count", 1), "expected a position inside the 7 x 7 map"),
         (("map", "--target", "label"), "needs a folder of images"),

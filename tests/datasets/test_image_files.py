@@ -38,6 +38,29 @@ def test_the_shorter_side_is_resized_and_the_centre_cropped(tmp_path):
     assert torch.equal(image, torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1).expand(3, 4, 4))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_other_sides_and_channels(tmp_path, channels):
+    # Height 4, width 12: the middle 4 x 6 lies in columns 3 to 8, half of them of each colour.
+    halves = np.zeros((4, 12, 4), dtype=np.uint8)
+    halves[:, :6] = (255, 0, 0, 255)
+    halves[:, 6:] = (0, 0, 255, 51)
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    files = ImageFiles(tmp_path, (4, 6), mean=(0,) * channels, std=(1,) * channels, channels=channels)
+    assert (files.size, files.channels) == ((4, 6), channels)
+    image = files[0]
+    assert image.shape == (channels, 4, 6)
+    # On white, alpha of a fifth leaves four fifths of it.
+    expected = {
+        1: ([76 / 255], [round(0.299 * 204 + 0.587 * 204 + 0.114 * 255) / 255]),
+        3: ([1, 0, 0], [0.8, 0.8, 1]),
+        4: ([1, 0, 0, 1], [0, 0, 1, 0.2]),
+    }[channels]
+    for side, values in ((image[:, :, :3], expected[0]), (image[:, :, 3:], expected[1])):
+        assert torch.allclose(
+            side, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).expand(channels, 4, 3)
+        )
+
+
 # independent oracle
 
 
@@ -146,6 +169,9 @@ def test_folders_without_images(tmp_path, noise):
         ({"size": 2.5}, TypeError, "size: expected a positive integer"),
         ({"count": 0}, ValueError, "count: expected a positive integer, got 0"),
         ({"count": True}, TypeError, "count: expected a positive integer"),
+        ({"size": (4, 0)}, ValueError, "size: expected a positive integer, got 0"),
+        ({"channels": 2}, ValueError, "channels: expected one of 1, 3, 4, got 2"),
+        ({"channels": 1, "mean": (0, 0, 0)}, ValueError, "mean: expected one number"),
         ({"mean": (0.5, 0.5)}, ValueError, "mean: expected three numbers"),
         ({"mean": 0.5}, ValueError, "mean: expected three numbers"),
         ({"mean": (0.5, 0.5, "0.5")}, ValueError, "mean: expected three numbers"),

@@ -36,6 +36,21 @@ def test_later_sample_images_are_crops_of_the_same_photographs():
     assert torch.equal((images[32] * 255).round().to(torch.uint8), photograph[:, 128:, 128:])
 
 
+def test_sample_images_of_other_sides_and_channels():
+    from skimage import data
+
+    # The first photograph is square, 512 pixels: its middle 256 rows.
+    photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1)
+    image = sample_images(1, size=(256, 512), normalize=False)[0]
+    assert torch.equal((image * 255).round().to(torch.uint8), photograph[:, 128:384])
+    grey = sample_images(1, size=512, normalize=False, channels=1)[0, 0] * 255
+    red, green, blue = photograph.double()
+    assert (grey - (0.299 * red + 0.587 * green + 0.114 * blue)).abs().max() <= 0.51  # rounded to 8 bits
+    opaque = sample_images(5, size=(16, 24), normalize=False, channels=4)
+    assert torch.equal(opaque[:, :3], sample_images(5, size=(16, 24), normalize=False))
+    assert opaque[:, 3].unique().tolist() == [1.0]
+
+
 # invariance
 
 
@@ -71,6 +86,9 @@ def test_the_photographs_are_in_the_wheel():
         ({"size": 2.5}, TypeError, "size: expected a positive integer"),
         ({"count": 0}, ValueError, "count: expected a positive integer, got 0"),
         ({"count": True}, TypeError, "count: expected a positive integer"),
+        ({"size": (4, 0)}, ValueError, "size: expected a positive integer, got 0"),
+        ({"channels": 2}, ValueError, "channels: expected one of 1, 3, 4, got 2"),
+        ({"channels": 4, "std": (1, 1, 1)}, ValueError, "std: expected four positive numbers"),
         ({"mean": (0.5, 0.5)}, ValueError, "mean: expected three numbers"),
         ({"mean": 0.5}, ValueError, "mean: expected three numbers"),
         ({"mean": (0.5, 0.5, "0.5")}, ValueError, "mean: expected three numbers"),

@@ -120,12 +120,27 @@ def test_timm_models(monkeypatch):
     assert info.weights_sha256 == weights_hash(oracle)
     config = timm.data.resolve_model_data_config(model)
     assert (info.mean, info.std, info.size) == (config["mean"], config["std"], config["input_size"][-1])
+    assert info.channels == config["input_size"][0] == 3
     with pytest.raises(ValueError, match=r"timm has no model 'resnet_test'; nearest: .*resnet"):
         load_model("timm/resnet_test")
     with pytest.raises(
         ValueError, match=r"weights: expected one of none, .* or a checkpoint file, got 'r160'"
     ):
         load_model("timm/test_resnet", "r160")
+
+
+def test_images_of_timm_models_that_are_not_square_or_not_colour(monkeypatch):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    config = {"input_size": (1, 96, 64), "mean": (0.5,), "std": (0.25,)}
+    monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda model: config)
+    _, info = load_model("timm/test_resnet", "none")
+    assert (info.size, info.channels, info.mean, info.std) == ((96, 64), 1, (0.5,), (0.25,))
+
+
+def test_channels_are_known_where_the_source_says_them(user_module):
+    assert load_model("demo")[1].channels == load_model("demo", "none")[1].channels == 3
+    assert load_model("squeezenet1_1", "none")[1].channels == 3
+    assert load_model("my_nets:tiny")[1].channels is None
 
 
 def test_a_new_source_is_one_entry(monkeypatch):

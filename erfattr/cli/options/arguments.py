@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+_SEVERAL = ("--size", "--mean", "--std")
 
 
 def positive(text: str) -> int:
@@ -26,14 +29,78 @@ def pair(text: str) -> tuple[int, int]:
     return first, second
 
 
+def joined(words: Iterable[str]) -> list[str]:
+    """Return the words of a command line with the numbers of an option in one word: ``--size=48,80``.
+
+    So an option takes one number or several, and leaves the words behind them, which argparse would take too.
+    """
+    found: list[str] = []
+    option = ""
+    for word in words:
+        if option and _is_numbers(word):
+            found[-1] += ("=" if found[-1] == option else ",") + word
+        else:
+            option = word if word in _SEVERAL else ""
+            found.append(word)
+    return found
+
+
+def _is_numbers(word: str) -> bool:
+    try:
+        return all(isinstance(float(part), float) for part in word.split(","))
+    except ValueError:
+        return False
+
+
 def size(text: str) -> tuple[int, int]:
     """Read (H, W) from ``S`` or ``H,W``."""
-    return pair(text) if "," in text else (positive(text), positive(text))
+    try:
+        sides = [positive(part) for part in text.split(",")]
+    except ArgumentTypeError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise ArgumentTypeError(f"expected one positive integer, or two for height and width, got {text!r}")
+    return sides[0], sides[-1]
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected one number, or one for each channel, got {text!r}") from None
+
+
+def layout(text: str) -> str:
+    """Read how a layer's output becomes a map: ``channels-last``, ``tokens:HxW`` or ``tokens:HxW+P``."""
+    if text != "channels-last":
+        token_grid(text)
+    return text
+
+
+def token_grid(text: str) -> tuple[tuple[int, int], int]:
+    """Return grid (H, W) and number of prefix tokens of ``tokens:HxW`` or ``tokens:HxW+P``."""
+    match = re.fullmatch(r"tokens:([1-9]\d*)x([1-9]\d*)(?:\+(\d+))?", text, re.ASCII)
+    if match is None:
+        raise ArgumentTypeError(
+            "expected channels-last, tokens:HxW or tokens:HxW+P for P prefix tokens, such as tokens:14x14 or "
+            f"tokens:14x14+1, got {text!r}"
+        )
+    rows, columns, prefix = match.groups(default="0")
+    return (int(rows), int(columns)), int(prefix)
 
 
 def unit(text: str) -> str | tuple[int, int]:
     """Read ``center``, or a position ``I,J``."""
     return text if text == "center" else pair(text)
+
+
+def index_or_key(text: str) -> int | str:
+    """Read an index, or a key, which may stand in quotes: pyramids of feature maps call theirs "0", "1"."""
+    if text.isdecimal():
+        return int(text)
+    quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
 
 
 def index_or(*words: str) -> Callable[[str], str | int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from erfattr.cli.options.arguments import positive
+from erfattr.cli.options.arguments import numbers, positive, size
 from erfattr.training.hardware import ACCELERATORS, PRECISIONS
 from erfattr.training.recipes import RECIPES
 
@@ -56,10 +56,32 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
     )
     group.add_argument(
         "--size",
-        type=positive,
+        type=size,
         default=None,
-        metavar="PIXELS",
-        help="side of the images (default: the model's)",
+        metavar="S|H W",
+        help="size of the images in pixels: one number, or height and width (default: the model's)",
+    )
+    group.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3, 4),
+        default=None,
+        help="read the images as grey, as colour, or as colour and alpha (default: what the model takes)",
+    )
+    group.add_argument(
+        "--mean",
+        type=numbers,
+        default=None,
+        metavar="M",
+        help="subtract this from the images, on the scale 0 to 1: one number, or one for each channel "
+        "(default: the model's)",
+    )
+    group.add_argument(
+        "--std",
+        type=numbers,
+        default=None,
+        metavar="S",
+        help="divide the images by this: one number, or one for each channel (default: the model's)",
     )
     group.add_argument(
         "--strict", action="store_true", help="stop at the first image file that cannot be read"

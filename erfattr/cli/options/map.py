@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from erfattr._checks import Precision, Rectify, ToleranceOf
-from erfattr.cli.options.arguments import index_or, positive, unit
+from erfattr.cli.options.arguments import index_or, layout, positive, unit
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 
@@ -39,6 +39,21 @@ def add(commands: Any) -> None:
         default="center",
         metavar="center|I,J",
         help="take the unit at this position of every layer's map, from 0",
+    )
+    parser.add_argument(
+        "--to-spatial",
+        type=layout,
+        default=None,
+        metavar="LAYOUT",
+        help="say where rows and columns lie in what the layers give: channels-last, tokens:HxW, or "
+        "tokens:HxW+P for P other tokens before the grid, such as tokens:14x14+1 (default: found out)",
+    )
+    parser.add_argument(
+        "--select",
+        default=None,
+        metavar="INDEX|KEY",
+        help="take this tensor of the named layers and of the output, which give several; a key of digits "
+        "stands in quotes (default: the only one, or the one called out or logits)",
     )
     parser.add_argument(
         "--target",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erfattr.cli.options.arguments import size
+from erfattr.cli.options.arguments import positive, size
 from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter
 
 
@@ -23,8 +23,15 @@ def add(commands: Any) -> None:
         "--size",
         type=size,
         default=(224, 224),
-        metavar="S|H,W",
-        help="let the image be of this size (default: 224)",
+        metavar="S|H W",
+        help="let the image be of this size: one number, or height and width (default: 224)",
+    )
+    parser.add_argument(
+        "--channels",
+        type=positive,
+        default=None,
+        metavar="C",
+        help="let the image have so many channels (default: what the model takes)",
     )
     parser.add_argument("--layer", default=None, help="print only this layer")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -30,6 +30,8 @@ def test_images_stand_before_the_options() -> None:
     options = parse("a.png", "b.png", "--target", "5", "--map", "output.npy")
     assert (options.image, options.target) == ([Path("a.png"), Path("b.png")], 5)
     assert options.map == Path("output.npy")
+    options = parse("--size", "48", "80", "--std", "0.5", "a.png")
+    assert (options.image, options.size, options.std) == ([Path("a.png")], (48, 80), (0.5,))
 
 
 @pytest.mark.parametrize("method", get_args(Method))

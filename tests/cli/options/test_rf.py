@@ -14,13 +14,23 @@ def parse(*words: str) -> Namespace:
 
 
 def test_defaults() -> None:
-    expected = {"command": "rf", "model": "vgg16", "size": (224, 224), "layer": None, "json": False}
+    expected = {
+        "command": "rf",
+        "model": "vgg16",
+        "size": (224, 224),
+        "channels": None,
+        "layer": None,
+        "json": False,
+    }
     assert vars(parse("vgg16")) == expected
 
 
 def test_sides() -> None:
     assert parse("vgg16", "--size", "64").size == (64, 64)
     assert parse("vgg16", "--size", "64,96").size == (64, 96)
+    assert parse("vgg16", "--size", "64", "96").size == (64, 96)
+    options = parse("--size", "64", "vgg16", "--channels", "2")
+    assert (options.model, options.size, options.channels) == ("vgg16", (64, 64), 2)
 
 
 def test_model_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
