@@ -316,7 +316,7 @@ def varying_layer(model: nn.Module, layer: str, images: Tensor, extra: tuple[Any
     def note(name: str, output: Any) -> None:
         if name == layer:
             before[:] = varying
-        elif not name.startswith(f"{layer}."):
+        else:
             found = watch.map_of(name, output)
             if found is not None and not is_constant_mean(found[1].to_spatial(found[0])):
                 varying.append(name)

@@ -77,7 +77,7 @@ def test_what_cannot_be_taken(output: Any, select: Any, match: str) -> None:
 
 def test_other_kinds_are_refused() -> None:
     check_select(None)
-    with pytest.raises(TypeError, match="select: expected an index, a key, a callable or None, got 1.5"):
+    with pytest.raises(TypeError, match=r"select: expected an index, a key, .*, got 1\.5"):
         check_select(1.5)
     with pytest.raises(TypeError, match="select: "):
         ERF(nn.Conv2d(3, 1, 1), select=True)  # type: ignore[arg-type]
