@@ -56,7 +56,10 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         reports = []
         for of_source in statistics:
             # The period of a map is the stride of its layer, that of the output the network's.
-            field = fields.get(of_source.source.layer) if of_source.source else None
+            source = of_source.source
+            field = fields.get(source.layer) if source else None
+            if field and source and field.output_size != source.feature_size:
+                field = None  # --to-spatial reads another grid
             reports.append(analyse_map(of_source, field, None if field else total_stride(fields)))
         record = {
             **begun_record(options, started, info),
