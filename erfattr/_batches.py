@@ -152,7 +152,9 @@ def _images_and_labels(batch: Any, wants_labels: bool) -> tuple[Tensor, Tensor |
 def _check_images(images: Tensor, first_index: int, shape: tuple[int, int, int] | None) -> None:
     """Raise unless ``images`` is a finite floating-point batch, and of ``shape`` (C, H, W) where given."""
     if images.ndim != 4:
-        raise ValueError(f"inputs: expected images of shape (N, C, H, W), got {describe(images)}")
+        other = {3: "signals", 5: "volumes"}.get(images.ndim)
+        why = "" if other is None else f"; {other} are not supported yet"
+        raise ValueError(f"inputs: expected images of shape (N, C, H, W), got {describe(images)}{why}")
     if not images.is_floating_point():
         raise TypeError(
             f"inputs: expected floating-point images, got {describe(images)}; convert and normalise them "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,18 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return '; nearest: a, b' for the names of ``known`` nearest to ``name``, or an empty string."""
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; nearest: {', '.join(nearest)}" if nearest else ""
+
+
+def is_int(value: object) -> bool:
+    """Whether a value is an integer, of Python or NumPy, and not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def as_int(value: Any) -> Any:
+    """Return an integer of NumPy as one of Python, tuples of them too, and anything else as it came."""
+    if isinstance(value, tuple):
+        return tuple(as_int(part) for part in value)
+    return int(value) if is_int(value) else value
 
 
 def check_module(name: str, value: Any) -> None:
@@ -76,7 +89,7 @@ def check_positive_int(name: str, value: Any) -> None:
 
 def _check_int(name: str, value: Any, expected: str, lowest: float) -> None:
     # True and False are integers to Python, and a mistake here.
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_int(value):
         raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
     if value < lowest:
         raise ValueError(f"{name}: expected {expected}, got {value}")
@@ -103,21 +116,21 @@ def as_numbers(name: str, values: Any, count: int | None = None) -> tuple[float,
     if count is not None:
         several, finite = f"{count} numbers", f"{count} finite numbers"
     try:
-        numbers = tuple(float(value) for value in values)
+        floats = tuple(float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected {several}, got {describe(values)}") from error
-    wrong_count = not numbers if count is None else len(numbers) != count
-    if wrong_count or not all(math.isfinite(number) for number in numbers):
+    wrong_count = not floats if count is None else len(floats) != count
+    if wrong_count or not all(math.isfinite(number) for number in floats):
         raise ValueError(f"{name}: expected {finite}, got {describe(values)}")
-    return numbers
+    return floats
 
 
 def as_point(name: str, value: Any) -> tuple[float, float]:
     """Return a point (y, x) as two finite floats."""
-    numbers = as_numbers(name, value)
-    if len(numbers) != 2:
+    point = as_numbers(name, value)
+    if len(point) != 2:
         raise ValueError(f"{name}: expected (y, x), got {describe(value)}")
-    return numbers[0], numbers[1]
+    return point[0], point[1]
 
 
 def as_map(name: str, value: Any, *, batched: bool = False) -> Tensor:

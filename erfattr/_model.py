@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from erfattr._checks import describe, suggest
 
@@ -153,9 +154,53 @@ def find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[str, nn.Module
         )
     if not isinstance(layer, str):
         raise TypeError(f"layer: expected a module or its dotted name, got {describe(layer)}")
+    # torch.compile wraps a model, and its layers get the wrapper's name before their own.
+    wrapped = f"{_WRAPPER}{layer}"
+    if layer not in names and wrapped in names:
+        return wrapped, names[wrapped]
     if layer not in names:
-        raise ValueError(f"layer: the {type(model).__name__} has no layer {layer!r}{suggest(layer, names)}")
+        nearest = suggest(layer, [name.removeprefix(_WRAPPER) for name in names])
+        raise ValueError(f"layer: the {type(model).__name__} has no layer {layer!r}{nearest}")
     return layer, names[layer]
+
+
+_WRAPPER = "_orig_mod."
+
+
+def watchable(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules by name that take hooks: all but what was traced or scripted (torch.jit)."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    }
+
+
+def refuse_compiled_layer(model: nn.Module, layer: str) -> None:
+    """Raise where a layer lies inside a traced or scripted module: its parts run where no hook sees them."""
+    parts = layer.split(".") if layer else []
+    for count in range(len(parts) + 1):
+        name = ".".join(parts[:count])
+        if isinstance(model.get_submodule(name) if name else model, torch.jit.ScriptModule):
+            what = f"layer {name!r}" if name else "the model"
+            raise ValueError(
+                f"layer: expected a layer of a plain module, but {what} was traced or scripted (torch.jit), "
+                "and what runs inside cannot be watched; take the module that it was made from"
+            )
+
+
+def other_dimensions(model: Any) -> str | None:
+    """Return in words that a network is made for signals or volumes; ``None`` if nothing says so."""
+    if not isinstance(model, nn.Module):
+        return None
+    kinds = [len(module.kernel_size) for module in model.modules() if isinstance(module, _ConvNd)]
+    if not kinds or 2 in kinds:
+        return None
+    what = "signals, with Conv1d" if kinds[0] == 1 else "volumes, with Conv3d"
+    return (
+        f"model: expected a network of images (N, C, H, W), got one of {what}; signals and volumes are not "
+        "supported yet"
+    )
 
 
 class _Stopped(BaseException):

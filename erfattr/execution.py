@@ -90,7 +90,8 @@ def prepared(
         begun: Names of the modules that run; the others are not copied. ``None``: all may run.
     """
     dtype = None if execution.precision is None else _DTYPES[execution.precision]
-    if not (execution.fold or execution.channels_last or execution.compile or dtype):
+    scripted = isinstance(model, torch.jit.ScriptModule)  # its parts cannot be reached
+    if not (execution.fold or execution.channels_last or execution.compile or dtype) or scripted:
         return model, ()
     if dtype is not None or execution.compile:
         begun = None

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._checks import Rectify
-from erfattr._model import hooked, observed
-from erfattr.attr._gradients import Batch, GradientPlan, ResolvedSource, as_leaf, rectified_gradients
+from erfattr._model import hooked, observed, other_dimensions, watchable
+from erfattr.attr._gradients import (
+    Batch,
+    GradientPlan,
+    ResolvedSource,
+    as_leaf,
+    rectified_gradients,
+    refuse_hidden,
+)
 from erfattr.attr._map_watch import MapWatch
 from erfattr.attr.layouts import is_constant_mean, map_layers
 from erfattr.attr.sources import FirstLook, Source
@@ -96,7 +103,7 @@ class _Reader:
         for index, source in enumerate(sources):
             name = source.layer_in(model)
             self._readers.setdefault(last_map if name is None else name, []).append((index, source))
-        self.modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+        self.modules = watchable(model) if isinstance(model, nn.Module) else {}
         self._map_layers = map_layers(model) if None in self._readers and isinstance(model, nn.Module) else {}
         # A module that the model has under two names is watched under the one that was asked for.
         for name in self._readers:
@@ -105,6 +112,7 @@ class _Reader:
         self.watch: MapWatch | None = None
         if isinstance(model, nn.Module) and any(source.wants_layout for source in sources):
             self.watch = MapWatch(model, given, tracking=tracking)
+        self._wants_gradients = torch.is_grad_enabled()
         self.runs: dict[str, int] = {}
         self.found: dict[int, tuple[ResolvedSource, Tensor]] = {}
         self.begun: list[str] = []
@@ -178,6 +186,8 @@ class _Reader:
     ) -> None:
         images = self._batch.images
         size = (images.shape[2], images.shape[3])
+        if name and self._wants_gradients and begun is None:
+            refuse_hidden(name)
 
         def find(tensor: Tensor) -> Layout | str:
             return _UNKNOWN if self.watch is None else self.watch.find(name, tensor)
@@ -198,11 +208,19 @@ class _Reader:
             for name, module in self.modules.items():
                 handle = module.register_forward_pre_hook(lambda *_, name=name: self.begun.append(name))
                 stack.callback(handle.remove)
+                if isinstance(module, nn.Conv3d):
+                    stack.callback(module.register_forward_pre_hook(self._refuse_unbatched).remove)
             named = {name: module for name, module in self.modules.items() if name}
             if self.watch is not None:
                 stack.enter_context(self.watch.watching(self.modules))
             stack.enter_context(hooked(named, self.note))
             yield
+
+    def _refuse_unbatched(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        """Raise where a batch of images would be taken for one volume."""
+        if given and isinstance(given[0], Tensor) and given[0].ndim == 4:
+            self.refusal = ValueError(other_dimensions(module))
+            raise self.refusal
 
     def refuse_missing(self, model: Callable[..., Any]) -> None:
         never = [name for name in self._readers if name and name not in self.runs]
@@ -322,6 +340,6 @@ def varying_layer(model: nn.Module, layer: str, images: Tensor, extra: tuple[Any
                 varying.append(name)
 
     watched = {**layers, layer: model.get_submodule(layer)}
-    with torch.no_grad(), watch.watching(dict(model.named_modules())), hooked(watched, note):
+    with torch.no_grad(), watch.watching(watchable(model)), hooked(watched, note):
         model(given, *extra)
     return next((name for name in reversed(before) if not watch.in_attention(name)), None)

@@ -89,14 +89,34 @@ def rectified_gradients(
     for index, (scalar, title) in enumerate(zip(scalars, titles, strict=True)):
         gradient = None
         if scalar.requires_grad:
-            # The graph is shared by the sources, so all but the last keep it.
-            (gradient,) = torch.autograd.grad(
-                scalar, images, retain_graph=index < len(scalars) - 1, allow_unused=True
-            )
+            try:
+                # The graph is shared by the sources, so all but the last keep it.
+                (gradient,) = torch.autograd.grad(
+                    scalar, images, retain_graph=index < len(scalars) - 1, allow_unused=True
+                )
+            except RuntimeError as error:
+                if "use_reentrant" in str(error):
+                    raise ValueError(_REENTRANT) from error
+                raise
         if gradient is None:
             raise ValueError(f"model: {title} does not depend on the images")
         maps.append(RECTIFY[rectify](gradient.mean(1)))
     return maps
+
+
+_REENTRANT = (
+    "model: expected gradient checkpointing with use_reentrant=False, got some with use_reentrant=True, "
+    "which has no gradient with respect to images"
+)
+
+
+def refuse_hidden(layer: str) -> None:
+    """Raise where a layer runs with gradients switched off, though they are wanted."""
+    if not torch.is_grad_enabled():
+        raise ValueError(
+            f"model: layer {layer!r} runs with gradients switched off, as inside of torch.no_grad() or of "
+            "gradient checkpointing with use_reentrant=True; use_reentrant=False keeps them"
+        )
 
 
 def as_leaf(images: Tensor) -> Tensor:
@@ -134,6 +154,8 @@ class GradientPlan:
         """Run the model, no further than the last layer that is wanted, and return every source's scalar."""
 
         def read(name: str, value: Any) -> dict[int, Tensor]:
+            if name:
+                refuse_hidden(name)
             # Read at once: what runs next may work in place on the layer's output.
             return {
                 index: source.scalar(value, batch)

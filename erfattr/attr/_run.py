@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erfattr._checks import Rectify
-from erfattr._model import device_and_dtype
+from erfattr._model import device_and_dtype, other_dimensions
 from erfattr.attr._crop import Cone, find_cone
 from erfattr.attr._first_pass import FirstPass, Layers, first_pass, resolved_again, varying_layer
 from erfattr.attr._gradients import Batch, GradientPlan
@@ -157,6 +157,11 @@ def begin_run(
 
     try:
         return begun()
+    except RuntimeError as error:
+        other = other_dimensions(model)
+        if other is not None:
+            raise ValueError(other) from error
+        raise
     except ConstantMeanError as error:
         if not isinstance(model, nn.Module):
             raise

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from erfattr._checks import Rectify, describe
+from erfattr._checks import Rectify, as_int, describe
 from erfattr.attr.layouts import ToSpatial
 from erfattr.attr.map_attribution import MapAttribution
 from erfattr.attr.selection import Select
@@ -82,6 +82,7 @@ class ERF(MapAttribution):
     def _source(self, target: OutputTarget) -> FeatureUnit:
         if target is None:
             return self.unit
+        target = as_int(target)
         if type(target) is int:
             return replace(self.unit, channel=target)
         if isinstance(target, tuple) and len(target) == 3 and all(type(index) is int for index in target):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._checks import describe
+from erfattr._model import watchable
 from erfattr.attr.selection import Select, selected
 from erfattr.receptive_field.layout import Layout
 
@@ -172,5 +173,5 @@ def map_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that may be the last with a feature map: all but the model and adaptive poolings."""
     pooling = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     return {
-        name: module for name, module in model.named_modules() if name and not isinstance(module, pooling)
+        name: module for name, module in watchable(model).items() if name and not isinstance(module, pooling)
     }

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 from typing_extensions import override
 
-from erfattr._checks import Rectify, describe
-from erfattr._model import find_layer
+from erfattr._checks import Rectify, as_int, describe
+from erfattr._model import find_layer, refuse_compiled_layer
 from erfattr.attr._gradients import Batch, ResolvedSource, Unit, unit_sum, unit_values
 from erfattr.attr.layouts import ConstantMeanError, ToSpatial, is_constant_mean, read_as_map
 from erfattr.attr.selection import Select, check_select, named_select, selected
@@ -103,6 +103,8 @@ class FeatureUnit(Source):
     def __post_init__(self) -> None:
         if self.layer is not None and not isinstance(self.layer, (nn.Module, str)):
             raise TypeError(f"layer: expected a module, its dotted name or None, got {describe(self.layer)}")
+        object.__setattr__(self, "unit", as_int(self.unit))
+        object.__setattr__(self, "channel", as_int(self.channel))
         pair = isinstance(self.unit, tuple) and len(self.unit) == 2
         if not (self.unit == "center" or (pair and all(type(index) is int for index in self.unit))):
             raise ValueError(
@@ -123,8 +125,8 @@ class FeatureUnit(Source):
     def check(self, model: Callable[..., Any]) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: a layer's unit needs a torch.nn.Module, got {describe(model)}")
-        if self.layer is not None:
-            find_layer(model, self.layer)
+        name = "" if self.layer is None else find_layer(model, self.layer)[0]
+        refuse_compiled_layer(model, name)
 
     @override
     def identity(self, model: Callable[..., Any]) -> tuple[Any, ...]:
@@ -188,6 +190,7 @@ class ModelOutput(Source):
 
     def __post_init__(self) -> None:
         check_target(self.target)
+        object.__setattr__(self, "target", as_int(self.target))
         check_select(self.select)
 
     @property

@@ -7,15 +7,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from erfattr._checks import describe
+from erfattr._checks import describe, is_int
 
 OutputTarget = int | tuple[int, ...] | Literal["predicted", "label"] | None
 
 
 def check_target(target: Any) -> None:
     """Raise ``ValueError`` unless ``target`` is one of the kinds of `OutputTarget`."""
-    whole = isinstance(target, tuple) and target and all(type(index) is int for index in target)
-    if not (target is None or type(target) is int or whole or target in ("predicted", "label")):
+    whole = isinstance(target, tuple) and target and all(map(is_int, target))
+    words = isinstance(target, str) and target in ("predicted", "label")
+    if not (target is None or is_int(target) or whole or words):
         raise ValueError(
             'target: expected None, an integer, a tuple of integers, "predicted" or "label", '
             f"got {describe(target)}"

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from erfattr.receptive_field._sets import Entry, Ids
 
 Unit = tuple[int, int]
-
-
-def is_int(value: object) -> bool:
-    """Whether a value is an integer, of Python or NumPy, and not a truth value."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def extent(bits: int) -> tuple[int, int]:

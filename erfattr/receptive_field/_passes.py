@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from erfattr._checks import check_positive_int, describe
+from erfattr._checks import check_positive_int, describe, is_int
 from erfattr._model import tensors_of
-from erfattr.receptive_field._lines import is_int
 
 
 def check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int, int]:

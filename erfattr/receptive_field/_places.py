@@ -7,7 +7,7 @@ keeps its place through attention, though it has then read the whole image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +16,9 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Line = tuple["Vector | None", ...]
 """For every dim of a tensor what it adds to the place of an element; ``None``: nothing at all."""
+
+Round = tuple[float, float]
+"""Where places start, and how many pixels on they start again, of a map that was rolled."""
 
 # A view that flattens more elements than this onto a labelled dim is no map any more.
 _LONGEST = 1 << 22
@@ -34,11 +37,14 @@ class Places:
         rows: In pixels of the input; NaN for an entry without a place (a class token).
         columns: The same for columns.
         images: The number of the image in the batch.
+        rounds: Of rows and columns that were rolled, how to fold their places into the image; rolled rows go
+            on evenly beyond it until then, so that windows cut from them are sums too.
     """
 
     rows: Line
     columns: Line
     images: Line
+    rounds: tuple[Round | None, Round | None] = (None, None)
 
     @property
     def lines(self) -> tuple[Line, Line, Line]:
@@ -52,7 +58,8 @@ class Places:
 
     def each(self, function: Callable[[Line], Line]) -> Places:
         """Return the places after ``function`` of each line."""
-        return Places(function(self.rows), function(self.columns), function(self.images))
+        rows, columns, images = (function(line) for line in self.lines)
+        return replace(self, rows=rows, columns=columns, images=images)
 
     def fit(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of ``shape`` can have these places."""
@@ -74,6 +81,11 @@ def of_images(shape: Sequence[int]) -> Places:
 def nowhere(ndim: int) -> Places:
     """Return the places of elements that depend on the image and lie nowhere in it."""
     return Places((None,) * ndim, (None,) * ndim, (None,) * ndim)
+
+
+def folded(vector: Vector, around: Round | None) -> Vector:
+    """Return places with those beyond the image folded into it, where rows went around."""
+    return vector if around is None else around[0] + (vector - around[0]) % around[1]
 
 
 def step_of(vector: Vector) -> float | None:
@@ -140,22 +152,67 @@ def together(vectors: Sequence[Sequence[Vector]]) -> Line:
 
 def united(operands: Sequence[tuple[Line, Sequence[int]]], shape: Sequence[int]) -> Line:
     """Return the line of what is computed element by element from broadcast operands, with their shapes."""
-    vectors: list[list[Vector]] = [[] for _ in shape]
+    lines: list[Line] = []
     for line, own in operands:
         extra = len(shape) - len(own)
-        for dim, vector in enumerate(line):
-            # One entry spread over many has lost its place.
-            if vector is not None and extra + dim >= 0 and own[dim] == shape[extra + dim]:
-                vectors[extra + dim].append(vector)
-    return together(vectors)
+        # One entry spread over many has lost its place.
+        kept = [v if extra + d >= 0 and own[d] == shape[extra + d] else None for d, v in enumerate(line)]
+        lines.append((None,) * extra + tuple(kept[max(0, -extra) :]))
+    dims = [{dim for dim, vector in enumerate(line) if vector is not None} for line in lines]
+    # A mean over windows, say, says less of places than the windows themselves.
+    lines = [line for line, own in zip(lines, dims, strict=True) if not any(own < other for other in dims)]
+    return together([[v for line in lines if (v := line[dim]) is not None] for dim in range(len(shape))])
 
 
 def joined(operands: Sequence[tuple[Places, Sequence[int]]], shape: Sequence[int]) -> Places:
     """Return the places of what is computed element by element from broadcast operands."""
-    rows, columns, images = (
-        united([(found.lines[k], own) for found, own in operands], shape) for k in range(3)
-    )
-    return Places(rows, columns, images)
+    lines = [united([(found.lines[k], own) for found, own in operands], shape) for k in range(3)]
+    return made_of([found for found, _ in operands], lines)
+
+
+def made_of(parts: Sequence[Places], lines: Sequence[Line]) -> Places:
+    """Return places with the three ``lines``, of what is made of ``parts``."""
+    rounds: list[Round | None] = [None, None]
+    lines = list(lines)
+    for k in (0, 1):
+        found = {around for each in parts if (around := each.rounds[k]) is not None}
+        if len(found) == 1:
+            rounds[k] = found.pop()
+        elif found:
+            lines[k] = (None,) * len(lines[k])
+    return Places(lines[0], lines[1], lines[2], (rounds[0], rounds[1]))
+
+
+def rolled(found: Places, dim: int, shift: int) -> Places:
+    """Return the places after a roll along a dim."""
+    lines: list[Line] = []
+    rounds: list[Round | None] = []
+    for k, line in enumerate(found.lines):
+        vector, around = line[dim], found.rounds[k] if k < 2 else None
+        if vector is None or k == 2 or any(each is not None for each in without(line, [dim])):
+            line = along(line, dim, lambda vector: np.roll(vector, shift))
+        else:
+            vector, around = _gone_round(vector, shift, around)
+            line = (*line[:dim], vector, *line[dim + 1 :])
+        lines.append(line)
+        rounds.append(around)
+    return Places(lines[0], lines[1], lines[2], (rounds[0], rounds[1]))
+
+
+def _gone_round(vector: Vector, shift: int, around: Round | None) -> tuple[Vector, Round | None]:
+    """Return places after a roll, evenly on where they can, and how to fold them into the image."""
+    step = step_of(vector)
+    if step is None or len(vector) < 2:
+        return np.roll(vector, shift), around
+    length = abs(step) * len(vector)
+    start, period = around or (float(vector.min()) - abs(step) / 2, length)
+    if abs(period - length) > 1e-6:
+        return np.roll(vector, shift), around
+    # The nearest of the places that are one: rolled by one row, the first row lies right before the image.
+    first = start + (vector[-shift % len(vector)] - start + period / 2) % period - period / 2
+    on = first + step * np.arange(len(vector), dtype=np.float64)
+    back = start < on.min() and on.max() < start + period
+    return on, None if back else (start, period)
 
 
 def contracted(line: Line, dims: Sequence[int], *, centred: bool = True) -> Line:
@@ -293,10 +350,8 @@ def _split(table: Vector | None, sizes: Sequence[int]) -> list[Vector | None] | 
     if not varying:
         # The same everywhere: the only row of a map, or the only image. Its dim has one entry.
         varying = [*(dim for dim in range(table.ndim) if table.shape[dim] == 1), 0][:1]
-    return [
-        edge + (corner if dim == varying[0] else 0) if dim in varying else None
-        for dim, edge in enumerate(edges)
-    ]
+    # In equal shares: of the places of queries and of keys, which both begin there, neither is moved.
+    return [edge + corner / len(varying) if dim in varying else None for dim, edge in enumerate(edges)]
 
 
 def _split_with_gaps(table: Vector) -> list[Vector | None] | None:

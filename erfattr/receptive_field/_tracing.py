@@ -10,17 +10,25 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import TensorWeakRef
 
 from erfattr.receptive_field._axes import Axis
-from erfattr.receptive_field._operators.registry import Call, Results, is_pointwise, not_understood, results
+from erfattr.receptive_field._operators.registry import (
+    Call,
+    Results,
+    anywhere,
+    is_pointwise,
+    not_understood,
+    results,
+)
 from erfattr.receptive_field._place_tracking import PlaceTracker
 from erfattr.receptive_field._provenance import Provenance, pointwise
 from erfattr.receptive_field._signatures import (
@@ -62,6 +70,38 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watch = watch
         self._places = places
         self._last: Any = None
+
+    def follow_recurrent(self, model: nn.Module) -> None:
+        """Let the recurrent layers of a model be one operator each, not one for every step and gate.
+
+        What this puts into the modules is for the caller to undo (`attributes_kept`).
+        """
+        for module in model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.forward = partial(self._recurrent, module, module.forward)
+
+    def _recurrent(self, module: nn.RNNBase, plain: Callable[..., Any], given: Any, state: Any = None) -> Any:
+        """Each step has read all before it, of a layer in both directions all steps."""
+        found = self[given] if isinstance(given, Tensor) and given.is_meta else None
+        if found is None or given.ndim != 3:
+            return plain(given, state)
+        ways = 2 if module.bidirectional else 1
+        width = module.proj_size or module.hidden_size
+        steps = 1 if module.batch_first else 0
+        output = torch.empty(*given.shape[:2], ways * width, dtype=given.dtype, device="meta")
+        states = [
+            torch.empty(ways * module.num_layers, given.shape[1 - steps], n, dtype=given.dtype, device="meta")
+            for n in (width, module.hidden_size)
+        ]
+
+        def read(axis: Axis) -> Axis:
+            axis = axis.united([2])
+            return axis.normalised([steps]) if ways == 2 else axis.cumulated(steps)
+
+        self[output] = found.each(read)
+        for last in states:
+            self[last] = anywhere(found, last)
+        return output, tuple(states) if module.mode == "LSTM" else states[0]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

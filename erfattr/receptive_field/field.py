@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from erfattr._checks import describe
-from erfattr.receptive_field._lines import Line, Unit, extent, indices, is_int
+from erfattr._checks import describe, is_int
+from erfattr.receptive_field._lines import Line, Unit, extent, indices
 
 Number = int | float
 

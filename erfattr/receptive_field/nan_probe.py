@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from erfattr._checks import check_positive_int
-from erfattr._model import device_and_dtype, find_layer, hooked, untouched
+from erfattr._model import device_and_dtype, find_layer, hooked, untouched, watchable
 from erfattr.receptive_field._description import described
 from erfattr.receptive_field._lines import Line, extent, has_holes
 from erfattr.receptive_field._operators.registry import base_name
@@ -126,8 +127,12 @@ def probe_layers(
     *,
     batch_size: int = 1,
     layouts: Mapping[str, Layout] | None = None,
+    most_seconds: float | None = None,
 ) -> tuple[dict[str, Probe], dict[str, str]]:
-    """Probe several layers at once; the second dict says of the others why they have no probe."""
+    """Probe several layers at once; the second dict says of the others why they have no probe.
+
+    Where more than ``most_seconds`` are to be expected, nothing is probed.
+    """
     device, dtype = device_and_dtype(model)
     # A generator of its own: the caller's random numbers stay as they are.
     generator = torch.Generator().manual_seed(0)
@@ -135,7 +140,7 @@ def probe_layers(
     problems: dict[str, str] = {}
     hits: dict[str, list[list[Tensor]]] = {}
 
-    every = {f"{name}.": module for name, module in model.named_modules()}
+    every = {f"{name}.": module for name, module in watchable(model).items()}
     way: list[str] = []
     known = dict(layouts or {})
     tracker = PlaceTracker()
@@ -181,6 +186,16 @@ def probe_layers(
         tracker[clean] = of_images(clean.shape)
         with PlaceTracking(tracker):
             maps = poisoned(clean)
+        if most_seconds is not None:
+            begun = time.perf_counter()
+            model(clean)
+            expected = (time.perf_counter() - begun) * sum(size)
+            if expected > most_seconds:
+                why = (
+                    f"layer: an operator before it is not understood, and to measure it would take about "
+                    f"{expected:.0f} seconds; nan_probe does it"
+                )
+                return {}, {**dict.fromkeys(layers, why), **problems}
         for name, nan in maps.items():
             if nan.any():
                 raise ValueError(

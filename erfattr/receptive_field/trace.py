@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from erfattr._model import device_and_dtype, find_layer, hooked, untouched
+from erfattr._model import (
+    device_and_dtype,
+    find_layer,
+    hooked,
+    other_dimensions,
+    refuse_compiled_layer,
+    untouched,
+    watchable,
+)
 from erfattr.receptive_field._axes import Axis
 from erfattr.receptive_field._description import described
 from erfattr.receptive_field._folds import Readers
@@ -35,6 +43,9 @@ from erfattr.receptive_field.field import Number, ReceptiveField, whole_stride
 from erfattr.receptive_field.layout import Layout, layout_of
 from erfattr.receptive_field.nan_probe import Probe, field_from_probe, probe_layers
 
+# What the trace does not understand is measured, unless it would take longer than this many seconds.
+_PROBED_FOR = 20.0
+
 
 def theoretical_receptive_field(
     model: nn.Module,
@@ -48,7 +59,7 @@ def theoretical_receptive_field(
     Through a window of size k, stride s and dilation d the size grows by d (k - 1) times the stride so far,
     and the stride by the factor s; paths that meet unite their intervals. The model runs once on tensors
     without data. An operator that is not understood is named in the result and the answer comes from
-    `erfattr.receptive_field.nan_probe.nan_probe` instead.
+    `erfattr.receptive_field.nan_probe.nan_probe` instead, where that takes seconds.
 
     It does not say how strongly a pixel counts: that is the effective receptive field, which is much smaller.
     A pixel counts as touched when an operator reads it, though its weight may be zero.
@@ -67,7 +78,8 @@ def theoretical_receptive_field(
     Raises:
         TypeError: ``layer`` is neither a module nor a name, ``model`` is not a module.
         ValueError: no such layer, it never ran, its output has no spatial map; ``input_size`` is not one or
-            two positive integers; the model has no data (meta device) and the pass cannot be done without.
+            two positive integers; the model has no data (meta device) and the pass cannot be done without, or
+            it has and measuring takes long.
 
     Example:
         >>> import torch
@@ -85,6 +97,7 @@ def theoretical_receptive_field(
         name, module = "", model
     else:
         name, module = find_layer(model, layer)
+        refuse_compiled_layer(model, name)
     fields, problems = _traced_or_probed(model, {name: module}, size, in_channels)
     if name in problems:
         raise ValueError(problems[name])
@@ -105,7 +118,8 @@ def receptive_fields(
         input_size: (H, W) of the image, or one number for both.
         in_channels: C of the image.
         probe: Ask `erfattr.receptive_field.nan_probe.nan_probe`, which takes H + W forward passes, about
-            layers behind an operator that is not understood; otherwise these are left out.
+            layers behind an operator that is not understood, unless that would take more than 20 seconds;
+            otherwise these are left out.
 
     Returns:
         The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps)
@@ -121,7 +135,8 @@ def receptive_fields(
         {'0': (3, 3), '1': (4, 4), '': (4, 4)}
     """
     size = check_arguments(model, input_size, in_channels)
-    return _traced_or_probed(model, dict(model.named_modules()), size, in_channels, probe)[0]
+    refuse_compiled_layer(model, "")
+    return _traced_or_probed(model, watchable(model), size, in_channels, probe)[0]
 
 
 @dataclass(frozen=True)
@@ -161,7 +176,7 @@ def trace_layers(
         stop_after: How often each of ``layers`` runs in one forward pass. With it the pass ends as soon as
             the last of them has run.
     """
-    every = {**dict(model.named_modules()), **layers}
+    every = {**watchable(model), **layers}
     walk = _walk(model, every, size, in_channels, stop_after, Readers(model))
     reader = _Reader(size)
     fields: dict[str, ReceptiveField] = {}
@@ -266,6 +281,7 @@ def _walk(
     folds: tuple[tuple[str, str], ...] = ()
     with untouched(model), torch.no_grad(), attributes_kept(model), hooked(layers, note):
         result = None  # held while it is asked for the folds: what is returned is read by the caller
+        tracing.follow_recurrent(model)
         try:
             with tracing:
                 result = model(image)
@@ -289,6 +305,9 @@ def _traced_or_probed(
     """The fields of all layers that have one, and for the others why not."""
     walk = _walk(model, layers, size, in_channels)
     finished, error = walk.finished, walk.error
+    other = None if error is None else other_dimensions(model)
+    if other is not None:
+        raise ValueError(other) from error
     problems = {name: never_ran(name, model) for name in layers if name not in finished and error is None}
     if error is None:
         doubtful = [
@@ -311,7 +330,7 @@ def _traced_or_probed(
     probed: dict[str, Probe] = {}
     if doubtful and has_data(model):
         wanted = {name: layers[name] for name in doubtful}
-        probed, unprobed = probe_layers(model, wanted, size, in_channels)
+        probed, unprobed = probe_layers(model, wanted, size, in_channels, most_seconds=_PROBED_FOR)
         problems |= unprobed
     reader = _Reader(size)
     why = [] if error is None else [f"the pass without data stopped at {walk.stopped_at}: {error}"]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import NeuronGradient
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from erfattr import ERF, FeatureUnit, MapSource, ModelOutput, SensitivityMaps
+from erfattr import (
+    ERF,
+    DeadPixelMap,
+    FeatureUnit,
+    MapSource,
+    ModelOutput,
+    SensitivityMaps,
+    receptive_fields,
+    theoretical_receptive_field,
+)
 from erfattr.attr._gradients import Batch, ResolvedSource
 from erfattr.attr.sources import FirstLook, Source
 
@@ -86,3 +98,102 @@ def test_channels_that_are_not_there(resnet: nn.Module, images: Tensor) -> None:
         ERF(resnet, "layer2").attribute(images, "predicted")
     with pytest.raises(TypeError, match=r"channel: expected an integer or None, got 1\.0"):
         FeatureUnit("layer2", channel=1.0)  # type: ignore[arg-type]
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    images = torch.rand(4, 3, 8, 8)
+    one = np.int64(1)
+    assert FeatureUnit("0", (one, one), channel=one) == FeatureUnit("0", (1, 1), channel=1)  # type: ignore[arg-type]
+    assert type(ModelOutput(one).target) is int  # type: ignore[arg-type]
+    expected = DeadPixelMap(model).attribute(images, 1)
+    assert torch.equal(DeadPixelMap(model).attribute(images, one), expected)
+    expected = ERF(model, "0").attribute(images, (1, 2, 3))
+    assert torch.equal(ERF(model, "0").attribute(images, (one, np.int32(2), np.uint8(3))), expected)
+    assert len(ERF(model, "0").attribute(images, reduction="none", max_examples=np.int64(2))) == 2
+    with pytest.raises(ValueError, match="target: expected None, an integer"):
+        DeadPixelMap(model).attribute(images, np.True_)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "word"),
+    [
+        (nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU()), (4, 3, 32), "signals"),
+        (nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU()), (4, 3, 8, 9, 9), "volumes"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_signals_and_volumes_are_refused(
+    network: nn.Module, shape: tuple[int, ...], word: str, count: int
+) -> None:
+    for make in (lambda: ERF(network, "0"), lambda: DeadPixelMap(network)):
+        with pytest.raises(ValueError, match=f"inputs: expected images .*; {word} are not supported yet"):
+            make().attribute(torch.rand(shape))
+        # Three images of three colours are no batch of one volume either.
+        with pytest.raises(ValueError, match=f"model: expected a network of images .*, got one of {word}"):
+            make().attribute(torch.rand(count, 3, 16, 16))
+    for find in (
+        lambda: theoretical_receptive_field(network, "0", 16),
+        lambda: receptive_fields(network, 16),
+    ):
+        with pytest.raises(ValueError, match=f"model: expected a network of images .*, got one of {word}"):
+            find()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+        self.reentrant = reentrant
+
+    def forward(self, images: Tensor) -> Tensor:
+        def both(value: Tensor) -> Tensor:
+            return self.second(self.first(value).relu())
+
+        return self.head(checkpoint(both, images, use_reentrant=self.reentrant).mean((2, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_gradient_checkpointing_is_understood_or_named(count: int) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(count, 3, 9, 9)
+    plain, reentrant = Checkpointed(False), Checkpointed(True)
+    alike = nn.Sequential(OrderedDict(first=plain.first, relu=nn.ReLU(), second=plain.second))
+    assert torch.allclose(ERF(plain).attribute(images), ERF(alike, "second").attribute(images), atol=1e-7)
+    assert DeadPixelMap(plain).attribute(images).any()
+    for layer in (None, "first"):
+        with pytest.raises(ValueError, match=r"runs with gradients switched off, .* use_reentrant=False"):
+            ERF(reentrant, layer).attribute(images)
+    with pytest.raises(ValueError, match="expected gradient checkpointing with use_reentrant=False"):
+        DeadPixelMap(reentrant).attribute(images)
+
+
+def test_layers_of_traced_modules_are_refused_and_outputs_mapped() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    ).eval()
+    images = torch.rand(4, 3, 8, 8)
+    traced = torch.jit.trace(model, images)
+    within = nn.Sequential(OrderedDict(body=torch.jit.trace(model[:3], images), map=nn.Identity(), rest=model[3:]))
+    for network, layer in ((traced, None), (traced, "0"), (within, "body.0"), (within, "body")):
+        with pytest.raises(ValueError, match=r"was traced or scripted \(torch.jit\)"):
+            ERF(network, layer)
+    with pytest.raises(ValueError, match=r"was traced or scripted \(torch.jit\)"):
+        theoretical_receptive_field(traced, "0", 8)
+    expected = DeadPixelMap(model).attribute(images)
+    assert torch.allclose(DeadPixelMap(traced).attribute(images), expected, atol=1e-8)
+    assert torch.allclose(ERF(within).attribute(images), ERF(model, "2").attribute(images), atol=1e-8)
+
+
+def test_layers_of_compiled_models_go_by_their_own_names() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        OrderedDict(body=nn.Conv2d(3, 4, 3), rest=nn.Sequential(nn.Flatten(), nn.Linear(144, 3)))
+    )
+    compiled = torch.compile(model, backend="eager")
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(ERF(compiled, "body").attribute(images), ERF(model, "body").attribute(images))
+    with pytest.raises(ValueError, match="the OptimizedModule has no layer 'bodi'; nearest: body"):
+        ERF(compiled, "bodi")

@@ -6,6 +6,7 @@ import pytest
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
+from erfattr.receptive_field import trace
 from erfattr.receptive_field.nan_probe import nan_probe
 from erfattr.receptive_field.trace import receptive_fields, theoretical_receptive_field
 from tests.receptive_field.conftest import Functional, on_meta
@@ -95,3 +96,21 @@ def test_index_computed_from_features_is_refused_and_layers_before_it_are_kept()
     with pytest.raises(ValueError, match="cannot be known: the model stops at NaN"):
         nan_probe(Looked(), input_size=8)
     assert nan_probe(Looked(), "conv", input_size=8).size == (3, 3)
+
+
+def test_probe_that_would_take_long_is_left_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known without it is given."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Sorted(), nn.Conv2d(4, 4, 1))
+    assert list(receptive_fields(model, 8)) == ["0", "1", "2", ""]
+    monkeypatch.setattr(trace, "_PROBED_FOR", 0.0)
+    assert list(receptive_fields(model, 8)) == ["0"]
+    with pytest.raises(ValueError, match=r"to measure it would take about \d+ seconds; nan_probe does it"):
+        theoretical_receptive_field(model, "2", 8)
+    assert nan_probe(model, "2", 8).output_size == (8, 8)
+
+
+class Sorted(nn.Module):
+    """Takes values by an index that only the values give, which no trace without data can follow."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value + value[:, value.flatten(2).mean(2)[0].argsort()] * 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,6 +72,21 @@ def attend(x: Tensor, first: nn.Module, *rest: nn.Module) -> Tensor:
     else:
         tokens = rest[0](tokens)
     return tokens.transpose(1, 2).reshape(y.shape)
+
+
+def fold_back(x: Tensor, first: nn.Module, *, kernel: Any, **how: int) -> Tensor:
+    y = first(x)
+    return F.fold(2 * F.unfold(y, kernel, **how), y.shape[2:], kernel, **how)
+
+
+def recur(x: Tensor, first: nn.Module, recurrent: nn.RNNBase) -> Tensor:
+    """Along each row, as Sequencer does."""
+    y = first(x)
+    n, c, h, w = y.shape
+    rows = y.permute(0, 2, 3, 1).reshape(n * h, w, c)
+    steps = recurrent(rows if recurrent.batch_first else rows.transpose(0, 1))[0]
+    steps = steps if recurrent.batch_first else steps.transpose(0, 1)
+    return y.mean(1, keepdim=True) + steps.reshape(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 def spatial_gate(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
@@ -269,6 +285,32 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int | tuple[int, int]]] = {
         ),
         12,
     ),
+    **{
+        f"fold, kernel {kernel}, {how}": (
+            lambda kernel=kernel, how=how: Functional(
+                partial(fold_back, kernel=kernel, **how), conv(3, 2, 3, padding=1)
+            ),
+            10,
+        )
+        for kernel, how in (
+            (2, {"stride": 2}),
+            (3, {"padding": 1}),
+            (3, {"stride": 2, "padding": 1}),
+            ((3, 2), {"stride": 3, "dilation": 2}),
+        )
+    },
+    **{
+        f"recurrent, {kind.__name__} {how}": (
+            lambda kind=kind, how=how: Functional(recur, nn.Conv2d(3, 4, 3, 2, 1), kind(4, 5, **how)),
+            10,
+        )
+        for kind, how in (
+            (nn.LSTM, {"bidirectional": True, "batch_first": True}),
+            (nn.LSTM, {"num_layers": 2}),
+            (nn.GRU, {"batch_first": True}),
+            (nn.RNN, {"bidirectional": True}),
+        )
+    },
     "convolution by im2col": (
         lambda: Functional(
             lambda x, a: a(F.unfold(x, 3, padding=1).transpose(1, 2)).transpose(1, 2).unflatten(2, (10, 10)),

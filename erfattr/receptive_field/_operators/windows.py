@@ -183,3 +183,40 @@ def im2col(call: Call) -> Results | None:
         return None
     bound = {**call.bound, "self": padded, "padding": [0, 0]}
     return moved(replace(call, bound=bound, tensors=[padded], known=lambda _: found))
+
+
+@rule("col2im")
+def col2im(call: Call) -> Results | None:
+    """Columns laid back as windows, one over the other, and added up."""
+    columns, (output,) = call.tensors[0], call.outputs
+    found = call[columns]
+    if found is None or columns.ndim != 3:
+        return None
+    kernel, stride, padding, dilation, size = (
+        [int(value) for value in call.bound[key]]
+        for key in ("kernel_size", "stride", "padding", "dilation", "output_size")
+    )
+    grid = [(size[k] + 2 * padding[k] - dilation[k] * (kernel[k] - 1) - 1) // stride[k] + 1 for k in (0, 1)]
+
+    def inside(k: int, tap: int) -> tuple[Taps, Taps]:
+        """Windows of which one tap lies inside the output, and where."""
+        places = np.arange(grid[k]) * stride[k] - padding[k] + tap * dilation[k]
+        windows = np.flatnonzero((places >= 0) & (places < size[k]))
+        return windows, places[windows]
+
+    def folded(axis: Axis) -> Axis:
+        images, channels, _ = axis.ids.shape
+        ids = np.broadcast_to(axis.ids, (images, channels, columns.shape[2]))
+        if channels > 1:
+            ids = ids.reshape(images, -1, *kernel, *grid)
+        else:
+            ids = np.broadcast_to(ids.reshape(images, 1, 1, 1, *grid), (images, 1, *kernel, *grid))
+        result = np.zeros((images, ids.shape[1], *size), dtype=np.int64)
+        for tap in np.ndindex(*kernel):
+            (from_rows, to_rows), (from_columns, to_columns) = inside(0, tap[0]), inside(1, tap[1])
+            read = ids[:, :, tap[0], tap[1]][:, :, from_rows][:, :, :, from_columns]
+            where = (slice(None), slice(None), to_rows[:, None], to_columns[None, :])
+            result[where] = axis.sets.unite(result[where], read)
+        return axis.replaced(result, output.shape, None)
+
+    return [found.each(folded)]

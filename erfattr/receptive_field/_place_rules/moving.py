@@ -14,7 +14,9 @@ from erfattr.receptive_field._places import (
     Places,
     along,
     contracted,
+    made_of,
     nowhere,
+    rolled,
     together,
     united,
     viewed,
@@ -120,8 +122,7 @@ def cat(call: Placing) -> Found:
     found = [call.known(tensor) or nowhere(tensor.ndim) for tensor in parts]
     if call.name == "stack":
         found = [each.each(lambda line: (*line[:dim], None, *line[dim:])) for each in found]
-    rows, columns, images = (_behind([each.lines[k] for each in found], lengths, dim) for k in range(3))
-    return [Places(rows, columns, images)]
+    return [made_of(found, [_behind([each.lines[k] for each in found], lengths, dim) for k in range(3)])]
 
 
 def _behind(lines: Sequence[Line], lengths: Sequence[int], dim: int) -> Line:
@@ -147,18 +148,14 @@ def turn(call: Placing) -> Found:
     """Another order along some dims."""
     if not call.bound["dims"]:  # rolled as if flattened
         return call.lost()
+    found = call.first
     dims = dims_of(list(call.bound["dims"]), call.tensors[0].ndim)
-    if call.name == "flip":
-        changes = [np.flip] * len(dims)
-    else:
-        changes = [partial(np.roll, shift=shift) for shift in call.bound["shifts"]]
-
-    def turned(line: Line) -> Line:
-        for dim, change in zip(dims, changes, strict=True):
-            line = along(line, dim, change)
-        return line
-
-    return [call.first.each(turned)]
+    for dim, shift in zip(dims, call.bound.get("shifts", dims), strict=True):
+        if call.name == "roll":
+            found = rolled(found, dim, int(shift))
+        else:
+            found = found.each(partial(along, dim=dim, change=np.flip))
+    return [found]
 
 
 @place_rule("channel_shuffle", "native_channel_shuffle")

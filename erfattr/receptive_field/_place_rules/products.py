@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from torch import Tensor
 
-from erfattr.receptive_field._operators.registry import dims_of
 from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
-from erfattr.receptive_field._places import Places, contracted, joined
+from erfattr.receptive_field._places import Line, Places, contracted, joined, made_of, nowhere
 
 # The names of the two factors among an operator's arguments.
 _FACTORS = {
@@ -35,31 +33,41 @@ def product(call: Placing) -> Found:
     """A matrix product keeps the rows of the first factor and the columns of the second."""
     first, second = (call.bound[key] for key in _FACTORS[call.name])
     (output,) = call.outputs
-    left, right = call.known(first), call.known(second)
-    # Of two that depend on the image, the places in the sum (the keys of attention) are not the result's.
-    centred = left is None or right is None
-    parts: list[tuple[Places, Sequence[int]]] = []
-    if left is not None:
-        kept = left.each(lambda line: contracted(line, [first.ndim - 1], centred=centred))
-        if call.name == "mv":
-            parts.append((kept.each(lambda line: line[:-1]), first.shape[:-1]))
-        else:
-            parts.append((kept, (*first.shape[:-1], 1)))
-    if right is not None and call.name not in ("mv", "linear"):
-        kept = right.each(lambda line: contracted(line, [second.ndim - 2], centred=centred))
-        parts.append((kept, (*second.shape[:-2], 1, second.shape[-1])))
-    parts += call.operands(t for t in call.tensors if t is not first and t is not second)
-    return [joined(parts, output.shape)]
+    if call.name in ("mv", "linear"):  # the second factor is a vector, or turned over
+        centred = call.known(second) is None
+        found = call.places(first).each(
+            lambda line: contracted(line, [first.ndim - 1], centred=centred)[: output.ndim]
+        )
+    else:
+        found = _multiplied(call, first, second)
+    others = call.operands(t for t in call.tensors if t is not first and t is not second)
+    return [joined([(found, output.shape), *others], output.shape)]
 
 
 @place_rule(pattern=r"_scaled_dot_product.*")
 def attention(call: Placing) -> Found:
     """softmax(q k) v lies where its queries lie."""
-    parts: list[tuple[Places, Sequence[int]]] = []
-    for key, gone in (("query", -1), ("value", -2)):
-        tensor = call.bound[key]
-        if (found := call.known(tensor)) is not None:
-            dims = dims_of(gone, tensor.ndim)
-            shape = [1 if dim in dims else length for dim, length in enumerate(tensor.shape)]
-            parts.append((found.each(partial(contracted, dims=dims, centred=False)), shape))
-    return [joined(parts, call.outputs[0].shape), *call.lost()[1:]]
+    return [_multiplied(call, call.bound["query"], call.bound["value"]), *call.lost()[1:]]
+
+
+def _multiplied(call: Placing, first: Tensor, second: Tensor) -> Places:
+    """Return the places of a sum over the last dim of one factor and the last but one of another."""
+    left, right = call.known(first), call.known(second)
+    factors = [found for found in (left, right) if found is not None]
+    # Of two that depend on the image, the places in the sum (of the keys in attention) are not the result's.
+    centred = len(factors) < 2
+    left, right = left or nowhere(first.ndim), right or nowhere(second.ndim)
+    lines: list[Line] = []
+    for rows, columns in zip(left.lines, right.lines, strict=True):
+        if not centred and columns[-2] is not None and all(vector is None for vector in rows):
+            columns = (None,) * len(columns)  # which key comes out where, nobody knows
+        rows = contracted(rows, [first.ndim - 1], centred=centred)
+        columns = contracted(columns, [second.ndim - 2], centred=centred)
+        # Where both know windows or images, those of the first factor (the queries) are the result's.
+        line = [column if row is None else row for row, column in zip(rows, columns, strict=True)]
+        # Heads that share their values are spread.
+        shape = call.outputs[0].shape
+        lines.append(
+            tuple(v if v is not None and len(v) == n else None for v, n in zip(line, shape, strict=True))
+        )
+    return made_of(factors, lines)
