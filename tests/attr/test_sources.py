@@ -176,7 +176,8 @@ def test_layers_of_traced_modules_are_refused_and_outputs_mapped() -> None:
     ).eval()
     images = torch.rand(4, 3, 8, 8)
     traced = torch.jit.trace(model, images)
-    within = nn.Sequential(OrderedDict(body=torch.jit.trace(model[:3], images), map=nn.Identity(), rest=model[3:]))
+    inner = torch.jit.trace(model[:3], images)
+    within = nn.Sequential(OrderedDict(body=inner, map=nn.Identity(), rest=model[3:]))
     for network, layer in ((traced, None), (traced, "0"), (within, "body.0"), (within, "body")):
         with pytest.raises(ValueError, match=r"was traced or scripted \(torch.jit\)"):
             ERF(network, layer)
@@ -197,3 +198,34 @@ def test_layers_of_compiled_models_go_by_their_own_names() -> None:
     assert torch.equal(ERF(compiled, "body").attribute(images), ERF(model, "body").attribute(images))
     with pytest.raises(ValueError, match="the OptimizedModule has no layer 'bodi'; nearest: body"):
         ERF(compiled, "bodi")
+
+
+class FromTokens(nn.Module):
+    """A batch normalisation before a map that becomes tokens and a map again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = (
+            nn.Conv2d(3, 8, 1),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 4, 3, padding=1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        value = self.norm(self.first(images))
+        tokens = value.flatten(2).transpose(1, 2).contiguous() * torch.arange(8.0, dtype=images.dtype)
+        return self.last(tokens.transpose(1, 2).view(value.shape).square())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_image_gives_what_it_gives_in_a_batch(dtype: torch.dtype) -> None:
+    """PyTorch's own gradient of a single image is wrong behind this batch normalisation."""
+    torch.manual_seed(0)
+    model = FromTokens().to(dtype).eval()
+    nn.init.uniform_(model.norm.weight, 0.5, 1.5)
+    nn.init.uniform_(model.norm.running_var, 0.5, 2.0)
+    images = torch.rand(2, 3, 6, 6, dtype=dtype)
+    for make in (lambda: ERF(model, "last", rectify="none"), lambda: DeadPixelMap(model, rectify="none")):
+        several = make().attribute(images, reduction="none")
+        alone = make().attribute(images[:1], reduction="none")
+        assert torch.allclose(alone, several[:1], rtol=1e-4, atol=0)
