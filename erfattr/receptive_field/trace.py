@@ -72,8 +72,8 @@ def theoretical_receptive_field(
         in_channels: C of the image.
 
     Returns:
-        The receptive field. Layers in (N, H, W, C) order are recognised; an output of shape (N, K) counts as
-        one unit.
+        The receptive field. The layout of the layer's output, (N, H, W, C) or tokens too, is followed
+        through the network and stands in the note; an output of shape (N, K) counts as one unit.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name, ``model`` is not a module.
@@ -122,8 +122,9 @@ def receptive_fields(
             otherwise these are left out.
 
     Returns:
-        The fields by dotted name. Layers whose output is not spatial (token sequences, dictionaries of maps)
-        or does not depend on the image are left out. The model's own output is under ``""``.
+        The fields by dotted name. Layers whose output is no map (windows of one, attention weights,
+        dictionaries of maps) or does not depend on the image are left out. The model's own output is under
+        ``""``.
 
     Raises:
         TypeError: ``model`` is not a module.

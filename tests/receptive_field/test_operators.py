@@ -417,8 +417,10 @@ class Graph(nn.Module):
                 kernel, stride, padding, ceil = values
                 pool = nn.MaxPool2d if kind == "max" else nn.AvgPool2d
                 part = pool(kernel, stride, min(padding, kernel // 2), ceil_mode=ceil)
-            elif kind == "cat":
-                part = nn.Conv2d(4, 2, 1)
+            elif kind in ("cat", "unshuffle"):
+                part = nn.Conv2d(4 if kind == "cat" else 8, 2, 1)
+            elif kind == "patches":
+                part = nn.ModuleList([nn.Conv2d(2, 2, 2, 2), nn.Linear(2, 2)])
             self.parts.append(part)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -439,11 +441,36 @@ class Graph(nn.Module):
                 x = x[:, :, values[0] :: values[1], values[2] :] if min(height, width) > 4 else x
             elif kind == "keep":
                 kept = x
+            elif kind == "resize":
+                mode, factor = values
+                x = F.interpolate(x, scale_factor=float(factor), mode=mode) if height * width < 200 else x
+            elif kind == "roll":
+                x = x.roll(values, (2, 3))
+            elif kind == "attention":
+                tokens = x.flatten(2).transpose(1, 2)[:, None]
+                seen = F.scaled_dot_product_attention(tokens, tokens, tokens)[:, 0].transpose(1, 2)
+                x = x + seen.reshape(x.shape) if height * width < 200 else x
+            elif kind in ("unshuffle", "windows", "patches"):
+                x = self.in_pairs(x, kind, part) if height % 2 == 0 and width % 2 == 0 else x
             else:
                 height, width = min(height, kept.shape[2]), min(width, kept.shape[3])
-                pair = x[:, :, :height, :width], kept[:, :, -height:, :width]
+                pair = [x[:, :, :height, :width], kept[:, :, -height:, :width]][:: -1 if values[0] else 1]
                 x = pair[0] + pair[1] if kind == "add" else part(torch.cat(pair, 1))
         return x
+
+    @staticmethod
+    def in_pairs(x: Tensor, kind: str, part: Any) -> Tensor:
+        """Steps that take rows and columns two by two."""
+        if kind == "unshuffle":
+            return part(F.pixel_unshuffle(x, 2))
+        if kind == "windows":  # each position and the sum of its window, as window attention mixes them
+            n, c, h, w = x.shape
+            windows = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, c)
+            windows = windows + windows.sum(1, keepdim=True)
+            return windows.view(n, h // 2, w // 2, 2, 2, c).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        patches = part[0](x)
+        tokens = part[1](patches.flatten(2).transpose(1, 2))
+        return tokens.transpose(1, 2).reshape(patches.shape)
 
 
 small = st.integers(0, 2)
@@ -461,15 +488,39 @@ STEP = st.one_of(
     st.tuples(st.just("average"), st.integers(1, 3), st.integers(1, 3), small, st.booleans()),
     st.tuples(st.just("pad"), small, small, small, small),
     st.tuples(st.just("slice"), small, st.integers(1, 2), small),
-    st.tuples(st.sampled_from(["keep", "add", "cat"])),
+    st.tuples(st.sampled_from(["keep", "unshuffle", "windows", "patches", "attention"])),
+    st.tuples(st.sampled_from(["add", "cat"]), st.booleans()),
+    st.tuples(st.just("resize"), st.sampled_from(["nearest", "bilinear"]), st.integers(2, 3)),
+    st.tuples(st.just("roll"), small, small),
 )
 
 
 @given(steps=st.lists(STEP, min_size=1, max_size=6), size=st.tuples(st.integers(7, 14), st.integers(7, 14)))
-@example([("conv", 1, 3, 0, 1, 1), ("max", 1, 3, 0, False), ("cat",), ("conv", 1, 1, 1, 1, 1)], (7, 7))
+@example([("conv", 1, 3, 0, 1, 1), ("max", 1, 3, 0, False), ("cat", False), ("conv", 1, 1, 1, 1, 1)], (7, 7))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_against_the_probe(steps: list[tuple[Any, ...]], size: tuple[int, int]) -> None:
-    assert_equals_probe(Graph(steps).double(), None, size)
+    model = Graph(steps).double()
+    assert_equals_probe(model, None, size)
+    assert_holds_gradients(model, size)
+
+
+def assert_holds_gradients(model: nn.Module, size: tuple[int, int]) -> None:
+    """No unit has a gradient at a pixel outside of its field, and its field lies at its layout's place."""
+    field = theoretical_receptive_field(model, input_size=size)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(1, 3, *size, generator=generator, dtype=torch.float64).requires_grad_(True)
+    output = model(image)
+    assert output.shape[2:] == field.output_size
+    for unit in {
+        (0, 0),
+        (field.output_size[0] - 1, 0),
+        (field.output_size[0] // 2, field.output_size[1] // 2),
+    }:
+        (gradient,) = torch.autograd.grad(output[0, :, unit[0], unit[1]].sum(), image, retain_graph=True)
+        rows, columns = field.touched(unit)
+        seen = gradient[0].abs().sum(0)
+        assert set(seen.sum(1).nonzero().flatten().tolist()) <= set(rows)
+        assert set(seen.sum(0).nonzero().flatten().tolist()) <= set(columns)
 
 
 @given(
