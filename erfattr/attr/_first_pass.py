@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -97,6 +98,7 @@ class _Reader:
         last_map: str | None,
         given: Tensor,
         tracking: bool,
+        known: Layers | None,
     ) -> None:
         self._batch, self._rectify = batch, rectify
         self._readers: dict[str | None, list[tuple[int, Source]]] = {}
@@ -110,7 +112,9 @@ class _Reader:
             if name and name not in self.modules and isinstance(model, nn.Module):
                 self.modules[name] = model.get_submodule(name)
         self.watch: MapWatch | None = None
-        if isinstance(model, nn.Module) and any(source.wants_layout for source in sources):
+        self._known = known
+        wants_layout = known is None and any(source.wants_layout for source in sources)
+        if isinstance(model, nn.Module) and wants_layout:
             self.watch = MapWatch(model, given, tracking=tracking)
         self._wants_gradients = torch.is_grad_enabled()
         self.runs: dict[str, int] = {}
@@ -189,11 +193,13 @@ class _Reader:
         if name and self._wants_gradients and begun is None:
             refuse_hidden(name)
 
-        def find(tensor: Tensor) -> Layout | str:
+        def find(index: int, tensor: Tensor) -> Layout | str:
+            if self._known is not None:
+                return self._known.layouts[index] or _UNKNOWN
             return _UNKNOWN if self.watch is None else self.watch.find(name, tensor)
 
-        look = FirstLook(name, output, len(images), self._rectify, size, find)
         for index, source in readers:
+            look = FirstLook(name, output, len(images), self._rectify, size, partial(find, index))
             resolved = source.resolve(look)
             self.found[index] = (resolved, resolved.scalar(output, self._batch))
         self.wanted = max(self.wanted, len(self.begun) if begun is None else begun)
@@ -245,6 +251,7 @@ def first_pass(
     last_map: str | None = None,
     *,
     tracking: bool = True,
+    known: Layers | None = None,
 ) -> FirstPass:
     """Run the whole model on a batch and resolve every source with what is seen.
 
@@ -255,6 +262,8 @@ def first_pass(
         batch: The images.
         last_map: The last spatial feature map before global pooling, where it is known.
         tracking: Whether rows and columns are followed. A model that does not run so is run without.
+        known: What a pass over other images showed, which then is not looked for again; with ``last_map``,
+            if a source has left the layer to be found.
 
     Raises:
         ValueError: a layer never ran, or its output does not serve.
@@ -262,7 +271,7 @@ def first_pass(
     images = as_leaf(batch.images)
     # The model gets a copy: it may work in place on its input, which a leaf does not allow.
     given = images.clone()
-    reader = _Reader(model, sources, rectify, batch._replace(images=images), last_map, given, tracking)
+    reader = _Reader(model, sources, rectify, batch._replace(images=images), last_map, given, tracking, known)
     try:
         with reader.watching():
             output = model(given, *batch.extra)

@@ -198,7 +198,7 @@ def _begun(
     few = total is not None and total < _WORTH_PREPARING and not changed
     plain = Run(_NOTHING, Placement((), shape, None, ()), device, dtype, False)
     if few or not isinstance(model, nn.Module):
-        first = first_pass(model, sources, rectify, plain.moved(batch), last_map)
+        first = _first_of_few(model, sources, rectify, plain.moved(batch), last_map)
         trace = None
         if locate and isinstance(model, nn.Module) and not batch.extra:
             trace = _traced(model, first.layers, shape[1:], channels)
@@ -229,6 +229,37 @@ def _begun(
     return Start(run, run.maps(batch))
 
 
+def _first_of_few(
+    model: Callable[..., Any],
+    sources: Sequence[Source],
+    rectify: Rectify,
+    batch: Batch,
+    last_map: str | None,
+) -> FirstPass:
+    """Run the model with gradients; where rows and columns lie is only looked for the first time."""
+    if not isinstance(model, nn.Module) or batch.extra:
+        return first_pass(model, sources, rectify, batch, last_map)
+    first: FirstPass | None = None
+
+    def look() -> Layers:
+        nonlocal first
+        first = first_pass(model, sources, rectify, batch, last_map)
+        return first.layers
+
+    layers = remembered(model, _layers_key(model, sources, last_map, batch.images), look)
+    if first is not None:
+        return first
+    chosen = next((n for n, s in zip(layers.names, sources, strict=True) if s.layer_in(model) is None), None)
+    return first_pass(model, sources, rectify, batch, chosen, known=layers)
+
+
+def _layers_key(
+    model: nn.Module, sources: Sequence[Source], last_map: str | None, images: Tensor
+) -> tuple[Any, ...]:
+    read = tuple((source.layer_in(model), source.reading) for source in sources)
+    return ("layers", read, last_map, tuple(images.shape[1:]))
+
+
 _NOTHING = GradientPlan(lambda images: images, (), {}, {}, "none")
 
 
@@ -247,9 +278,7 @@ def _resolved(
     if image.extra:
         layers = look()
     else:
-        read = tuple((source.layer_in(model), source.wants_layout) for source in sources)
-        key = ("layers", read, last_map, tuple(image.images.shape))
-        layers = remembered(model, key, look)
+        layers = remembered(model, _layers_key(model, sources, last_map, image.images), look)
     if first is not None:
         return first.plan, layers
     with torch.no_grad():

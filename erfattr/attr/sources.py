@@ -6,7 +6,7 @@ A kind of source is one subclass of `Source`: it says which layer it reads and w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +55,11 @@ class Source(ABC):
     def wants_layout(self) -> bool:
         """Whether it has to be known where the rows and columns of the layer's output lie."""
         return False
+
+    @property
+    def reading(self) -> Hashable:
+        """How the layer's output is read: what is found of a layout holds for sources that read alike."""
+        return self.wants_layout
 
     def check(self, model: Callable[..., Any]) -> None:  # noqa: B027  (most kinds have nothing to refuse)
         """Raise, before anything runs, where ``model`` cannot have this source."""
@@ -120,6 +125,11 @@ class FeatureUnit(Source):
     @override
     def wants_layout(self) -> bool:
         return self.to_spatial is None
+
+    @property
+    @override
+    def reading(self) -> Hashable:
+        return self.wants_layout, self.select
 
     @override
     def check(self, model: Callable[..., Any]) -> None:
