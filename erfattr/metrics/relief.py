@@ -112,6 +112,11 @@ def read_relief(sensitivity_map: Any, mode: Mode, period: Period | None) -> Reli
         return Relief(_without_noise(values / mean, statistics, mean), size, repeats=False)
     if period is None:
         raise ValueError(f'period: mode="{mode}" needs the total stride of the network in pixels, got None')
+    if mode == "phase" and period in (1, (1, 1)):
+        raise ValueError(
+            "period: a network of total stride 1 has no phases, so nothing would be divided out; "
+            'mode="local" or "global" takes the map itself'
+        )
     if mode == "local":
         envelope = local_mean(values, period)
         # Beyond the receptive field nothing is known, and nothing is to be divided.

@@ -67,7 +67,8 @@ class PlaceTracker:
             found = places_after(call)
         except Exception as error:  # another form of the operator than the rule knows: nothing is proven then
             self.failures.append(f"{name}: {type(error).__name__}: {error}")
-            found = call.lost()
+            # What is written to keeps the places that it had.
+            found = [None] * len(written) if written else call.lost()
         for tensor, places in zip(call.outputs, found, strict=True):
             # What is written into a map lies in that map, whatever it is.
             if places is not None or not written:
@@ -98,6 +99,8 @@ class PlaceTracker:
                 if vector is not None and stride and part.shape[dim] > 1:
                     every = along // stride
                     vectors[where] = resampled(vector, -start / every, 1 / every, whole.shape[where])
+                elif part.ndim == whole.ndim and part.shape[dim] == whole.shape[dim] == 1:
+                    vectors[dim] = vector  # the only image, say
             return tuple(vectors)
 
         self[whole] = places.each(grown)

@@ -108,6 +108,8 @@ def resampled(vector: Vector | None, start: float, step: float, length: int) -> 
         return None
     if start == 0 and step == 1 and length == len(vector):
         return vector
+    if len(vector) > 1 and (vector == vector[0]).all():
+        return np.full(length, vector[0])
     own = step_of(vector)
     return None if own is None else vector[0] + own * (start + step * np.arange(length))
 

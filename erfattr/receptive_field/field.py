@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from erfattr._checks import describe, is_int
@@ -131,21 +133,43 @@ class ReceptiveField:
 
 
 def total_stride(fields: Mapping[str, ReceptiveField]) -> tuple[int, int] | None:
-    """Return the stride of the last layer that has positions: the period of the output's sensitivity map.
+    """Return the least common multiple of the layers' strides: the period of the output's sensitivity map.
+
+    The last layer's stride is not enough: a network that goes back up to the image's size (U-Net, DeepLab)
+    ends at stride 1, and its map repeats with the largest stride on the way.
 
     Args:
         fields: What `erfattr.receptive_field.trace.receptive_fields` returned.
 
     Returns:
-        (vertical, horizontal) in pixels; ``None`` where no layer has more than one position, or the stride is
-        not a whole number.
+        (vertical, horizontal) in pixels; ``None`` where no layer has more than one position, or the map does
+        not repeat inside the image.
 
     Example:
         >>> from torch import nn
         >>> from erfattr.receptive_field.trace import receptive_fields
-        >>> model = nn.Sequential(nn.Conv2d(3, 1, 3, stride=2), nn.MaxPool2d(2))
+        >>> model = nn.Sequential(nn.Conv2d(3, 1, 3, stride=2), nn.MaxPool2d(2), nn.Upsample(scale_factor=4))
         >>> total_stride(receptive_fields(model, input_size=16))
         (4, 4)
     """
-    positions = [field for field in fields.values() if max(field.output_size) > 1]
-    return positions[-1].period if positions else None
+    periods = []
+    for axis in (0, 1):
+        # Where a unit has no place of its own any more, its stride is the whole image.
+        strides = [
+            Fraction(field.stride[axis]).limit_denominator(_LARGEST_DENOMINATOR)
+            for field in fields.values()
+            if field.output_size[axis] > 1 and field.stride[axis] < field.input_size[axis]
+        ]
+        period = Fraction(1)
+        for stride in strides:
+            numerator = math.lcm(period.numerator, stride.numerator)
+            period = Fraction(numerator, math.gcd(period.denominator, stride.denominator))
+        lengths = [field.input_size[axis] for field in fields.values()]
+        if not strides or period >= min(lengths):
+            return None
+        periods.append(int(period))
+    return periods[0], periods[1]
+
+
+# A stride that is no whole number is a ratio of the sizes of two maps.
+_LARGEST_DENOMINATOR = 4096

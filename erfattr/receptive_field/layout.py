@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from erfattr.receptive_field._places import Line, Places, Vector, step_of
+from erfattr.receptive_field._places import Line, Places, Vector, folded, step_of
 
 
 @dataclass(frozen=True)
@@ -109,30 +109,39 @@ def layout_of(places: Places | None, shape: Sequence[int]) -> Layout | None:
     down, right = places.rows[row], places.columns[column]
     if down is None or right is None:
         return None
+    down, right = folded(down, places.rounds[0]), folded(right, places.rounds[1])
     if row != column:
         return _map_layout(places, shape, (row, column), (down, right))
     return _token_layout(places, shape, row, (down, right))
 
 
 def _dims(line: Line) -> list[int]:
-    """The dims that a line runs along; one of a single entry is only the rest of another's sum."""
-    known = [(dim, len(vector)) for dim, vector in enumerate(line) if vector is not None]
-    return [dim for dim, length in known if length > 1] or [dim for dim, _ in known]
+    """The dims that a line runs along; what is the same along a dim is only the rest of another's sum."""
+    known = {dim: vector for dim, vector in enumerate(line) if vector is not None}
+    # NaN is not its equal: a dim with entries without a place is one that the line runs along.
+    return [dim for dim, vector in known.items() if (vector != vector[:1]).any()] or list(known)
 
 
-def _images_dim(places: Places, taken: set[int]) -> int | None:
-    images = [dim for dim in _dims(places.images) if dim not in taken]
-    if len(images) > 1:
-        return None
-    # Where the images of the batch were lost, they are where they came in.
-    return images[0] if images else (0 if 0 not in taken else None)
+def _images_dim(places: Places, shape: Sequence[int], taken: set[int]) -> int | None:
+    """The dim that the images of the batch run along, each once and in order; ``None`` if there is none."""
+    free = [dim for dim in range(len(shape)) if dim not in taken]
+    known = {dim: vector for dim, vector in enumerate(places.images) if vector is not None}
+    running = [dim for dim, vector in known.items() if len(np.unique(vector[~np.isnan(vector)])) > 1]
+    if running:
+        in_order = np.array_equal(known[running[0]], np.arange(shape[running[0]]))
+        return running[0] if len(running) == 1 and running[0] in free and in_order else None
+    if not known:  # lost: they are where they came in
+        return 0 if 0 in free else None
+    # One image. Where its dim was joined with another, it lies along that one.
+    single = [dim for dim in free if shape[dim] == 1]
+    return next((dim for dim in single if dim in known), single[0] if single else None)
 
 
 def _map_layout(
     places: Places, shape: Sequence[int], dims: tuple[int, int], vectors: tuple[Vector, Vector]
 ) -> Layout | None:
     steps = step_of(vectors[0]), step_of(vectors[1])
-    images = _images_dim(places, set(dims))
+    images = _images_dim(places, shape, set(dims))
     if len(shape) != 4 or images is None:
         return None
     (channels,) = {0, 1, 2, 3} - {images, *dims}
@@ -146,7 +155,7 @@ def _map_layout(
 def _token_layout(
     places: Places, shape: Sequence[int], dim: int, vectors: tuple[Vector, Vector]
 ) -> Layout | None:
-    images = _images_dim(places, {dim})
+    images = _images_dim(places, shape, {dim})
     if len(shape) != 3 or images is None:
         return None
     (channels,) = {0, 1, 2} - {images, dim}

@@ -7,8 +7,8 @@ residual sums, branches, concatenations and functional calls count as they are. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,10 +22,8 @@ from erfattr._model import (
     untouched,
     watchable,
 )
-from erfattr.receptive_field._axes import Axis
-from erfattr.receptive_field._description import described
+from erfattr.receptive_field._fields import FieldReader, LayerOutput
 from erfattr.receptive_field._folds import Readers
-from erfattr.receptive_field._lines import Line
 from erfattr.receptive_field._passes import (
     attributes_kept,
     check_arguments,
@@ -35,12 +33,10 @@ from erfattr.receptive_field._passes import (
     only_tensor,
 )
 from erfattr.receptive_field._place_tracking import PlaceTracker
-from erfattr.receptive_field._places import Places, of_images
-from erfattr.receptive_field._provenance import Provenance, source
-from erfattr.receptive_field._sets import Ids
+from erfattr.receptive_field._places import of_images
+from erfattr.receptive_field._provenance import source
 from erfattr.receptive_field._tracing import Tracing
-from erfattr.receptive_field.field import Number, ReceptiveField, whole_stride
-from erfattr.receptive_field.layout import Layout, layout_of
+from erfattr.receptive_field.field import ReceptiveField, whole_stride
 from erfattr.receptive_field.nan_probe import Probe, field_from_probe, probe_layers
 
 # What the trace does not understand is measured, unless it would take longer than this many seconds.
@@ -179,7 +175,7 @@ def trace_layers(
     """
     every = {**watchable(model), **layers}
     walk = _walk(model, every, size, in_channels, stop_after, Readers(model))
-    reader = _Reader(size)
+    reader = FieldReader(size)
     fields: dict[str, ReceptiveField] = {}
     problems: dict[str, str] = {}
     for name in [name for name in walk.finished if name in layers]:
@@ -213,20 +209,6 @@ class _Enough(BaseException):
     """
 
 
-class _Output(NamedTuple):
-    """What a layer gave.
-
-    Attributes:
-        shape: Its shape; ``None`` if it is not one tensor.
-        provenance: What its elements have read; ``None`` if it does not depend on the image.
-        places: Where its elements lie, as far as it is known.
-    """
-
-    shape: tuple[int, ...] | None
-    provenance: Provenance | None
-    places: Places | None = None
-
-
 @dataclass(frozen=True)
 class _Walk:
     """One pass without data.
@@ -238,7 +220,7 @@ class _Walk:
         folds: See `Trace`.
     """
 
-    finished: dict[str, _Output]
+    finished: dict[str, LayerOutput]
     error: Exception | None
     stopped_at: str
     folds: tuple[tuple[str, str], ...]
@@ -253,7 +235,7 @@ def _walk(
     readers: Readers | None = None,
 ) -> _Walk:
     """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
-    finished: dict[str, _Output] = {}
+    finished: dict[str, LayerOutput] = {}
     places = PlaceTracker()
     tracing = Tracing(None if readers is None else readers.read, places)
     image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
@@ -269,9 +251,9 @@ def _walk(
         # Of a layer that runs several times the last run counts, and its place in the order too.
         finished.pop(name, None)
         finished[name] = (
-            _Output(None, None)
+            LayerOutput(None, None)
             if tensor is None
-            else _Output(tuple(tensor.shape), tracing[tensor], places[tensor])
+            else LayerOutput(tuple(tensor.shape), tracing[tensor], places[tensor])
         )
         if name in left:
             left[name] -= 1
@@ -333,7 +315,7 @@ def _traced_or_probed(
         wanted = {name: layers[name] for name in doubtful}
         probed, unprobed = probe_layers(model, wanted, size, in_channels, most_seconds=_PROBED_FOR)
         problems |= unprobed
-    reader = _Reader(size)
+    reader = FieldReader(size)
     why = [] if error is None else [f"the pass without data stopped at {walk.stopped_at}: {error}"]
     fields: dict[str, ReceptiveField] = {}
     for name in [*finished, *(name for name in doubtful if name not in finished)]:
@@ -350,130 +332,6 @@ def _traced_or_probed(
     return fields, problems
 
 
-def _no_field(name: str, output: _Output) -> str:
+def _no_field(name: str, output: LayerOutput) -> str:
     constant = output.shape is not None and output.provenance is None
     return not_spatial(name, output.shape, constant=constant)
-
-
-class _Reader:
-    """Reads maps off the provenance of layers' outputs; layers that give the same are read once."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._size = size
-        # By the provenance and the places, which the pass keeps alive, and the shape.
-        self._maps: dict[tuple[int, int, tuple[int, ...]], _Map | None] = {}
-        self._fields: dict[tuple[int, int, tuple[int, ...]], ReceptiveField] = {}
-
-    def field(self, name: str, output: _Output) -> ReceptiveField | None:
-        """Return the field of a layer's output; ``None`` if it has no map or does not depend on the image."""
-        shape, found, places = output
-        read = self._map(output)
-        if read is None or shape is None or found is None:
-            return None
-        key = (id(found), id(places), shape)
-        if key not in self._fields:
-            self._fields[key] = self._read(name, read, found)
-        return replace(self._fields[key], layer=name)
-
-    def stride(self, output: _Output) -> tuple[Number, Number] | None:
-        """Return the stride alone of a layer's output whose operators are understood."""
-        found = output.provenance
-        read = self._map(output)
-        if read is None or found is None or found.unknown:
-            return None
-        return read.stride(found, self._size)
-
-    def _map(self, output: _Output) -> _Map | None:
-        shape, found, places = output
-        if shape is None or found is None:
-            return None
-        key = (id(found), id(places), shape)
-        if key not in self._maps:
-            self._maps[key] = _map_of(shape, found, places)
-        return self._maps[key]
-
-    def _read(self, name: str, read: _Map, found: Provenance) -> ReceptiveField:
-        rows, columns = (
-            Line(read.ids(axis), axis.sets.entries, length)
-            for axis, length in zip((found.rows, found.columns), self._size, strict=True)
-        )
-        return described(
-            name,
-            self._size,
-            read.size,
-            read.stride(found, self._size),
-            (rows, columns),
-            (rows.kind(), columns.kind()),
-            method="operators",
-            unknown=found.unknown,
-            notes=[] if read.layout is None or read.layout.is_plain else [f"the output is {read.layout}"],
-        )
-
-
-class _Map(NamedTuple):
-    """Where an output has its rows and columns.
-
-    Attributes:
-        shape: The output's shape.
-        dims: The dims of rows and of columns; none of them for (N, K), one for both of tokens.
-        layout: The layout that was proven; ``None`` where dims are only probable.
-    """
-
-    shape: tuple[int, ...]
-    dims: tuple[int, ...]
-    layout: Layout | None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the map."""
-        if self.layout is not None:
-            return self.layout.grid
-        return (self.shape[self.dims[0]], self.shape[self.dims[1]]) if self.dims else (1, 1)
-
-    def ids(self, axis: Axis) -> Ids:
-        """Return what each unit has read along one axis: (H, W), or what broadcasts to it."""
-        others = [dim for dim in range(len(self.shape)) if dim not in self.dims]
-        ids = axis.sets.unite_along(axis.ids, others)
-        if not self.dims:
-            return ids.reshape(1, 1)
-        if self.layout is None or not self.layout.is_tokens:
-            first, second = self.dims
-            ids = ids.reshape([ids.shape[dim] for dim in sorted(self.dims)])
-            return ids if first < second else ids.T
-        return ids.reshape(1, 1) if ids.size == 1 else self.layout.patches(ids.ravel())
-
-    def stride(self, found: Provenance, size: tuple[int, int]) -> tuple[Number, Number]:
-        """Return the pixels per step; the whole axis where the centre unit has no place of its own."""
-        steps = (None, None) if self.layout is None else self.layout.steps
-        vertical, horizontal = (
-            self._step(axis, length, step)
-            for axis, length, step in zip((found.rows, found.columns), size, steps, strict=True)
-        )
-        return vertical, horizontal
-
-    def _step(self, axis: Axis, length: int, step: float | None) -> Number:
-        ids = self.ids(axis)
-        height, width = self.size
-        centre = int(ids[min(height // 2, ids.shape[0] - 1), min(width // 2, ids.shape[1] - 1)])
-        placed = bool(self.dims and axis.sets.entries[centre].virtual)
-        if not placed:
-            return length
-        if step is not None and self.layout is not None and self.layout.is_tokens:
-            return int(step) if step == int(step) else step
-        return int(axis.jump) if axis.jump.denominator == 1 else float(axis.jump)
-
-
-def _map_of(shape: tuple[int, ...], found: Provenance, places: Places | None) -> _Map | None:
-    """Return the map in an output; ``None`` if it is none."""
-    layout = layout_of(places, shape)
-    if layout is not None:
-        return _Map(shape, layout.order[2:3] if layout.is_tokens else layout.order[2:], layout)
-    if len(shape) == 4:
-        last = (found.rows.dim, found.columns.dim) == (1, 2)
-        dims = (1, 2) if last else (2, 3)
-        # One of the two may be gone (pooled to a single entry); what runs along others is no map of these.
-        lines = () if places is None else zip((places.rows, places.columns), dims, strict=True)
-        if all(vector is None or dim == own for line, own in lines for dim, vector in enumerate(line)):
-            return _Map(shape, dims, None)
-        return None
-    return _Map(shape, (), None) if len(shape) <= 2 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torchvision
 from torch import nn
 
 from erfattr.receptive_field.field import total_stride
@@ -49,10 +50,16 @@ def test_unit_outside_the_map() -> None:
         (nn.Sequential(nn.Conv2d(3, 1, 3, stride=(2, 1)), nn.MaxPool2d(3, stride=2)), 32, (4, 2)),
         (nn.Sequential(nn.Conv2d(3, 1, 4, stride=4), nn.AdaptiveAvgPool2d(1)), 32, (4, 4)),
         (nn.AdaptiveAvgPool2d(1), 32, None),  # no positions
-        (nn.Sequential(nn.Conv2d(3, 1, 3, stride=3), nn.Upsample(scale_factor=2)), 9, None),  # 3 / 2
+        (nn.Sequential(nn.Conv2d(3, 1, 3, stride=3), nn.Upsample(scale_factor=2)), 9, (3, 3)),  # 3 and 3 / 2
+        (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(4, 1, 3, stride=3)), 30, (6, 6)),
+        (nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ConvTranspose2d(4, 1, 4, stride=4)), 32, (4, 4)),
+        (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.AdaptiveAvgPool2d(6)), 24, (4, 4)),
+        (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.AdaptiveAvgPool2d(8)), 24, (6, 6)),  # 2 and 3
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(7)), 32, None),  # 1 and 32 / 7
+        (torchvision.models.get_model("lraspp_mobilenet_v3_large", weights_backbone=None), 64, (16, 16)),
     ],
 )
-def test_total_stride_is_that_of_the_last_layer_with_positions(
+def test_total_stride_is_the_least_common_multiple_on_the_way(
     model: nn.Module, size: int, expected: tuple[int, int] | None
 ) -> None:
     assert total_stride(receptive_fields(model, size, probe=False)) == expected

@@ -266,6 +266,10 @@ COMPUTED: dict[str, tuple[Function, Any]] = {
         lambda x: F.pad(tokens(x), (0, 0, 2, -20)),
         ({1: [None, None, 0.0, 0.0, 0.0, 0.0]}, {1: [None, None, 0.0, 1.0, 2.0, 3.0]}),
     ),
+    "tokens of the only row padded": (
+        lambda x: F.pad(x[:, :, 1:2].flatten(2), (1, 0)),
+        ({2: [None, *[1.0] * 6]}, {2: [None, *KEPT[1][3]]}),
+    ),
     "F.unfold": (
         nn.Unfold(2, stride=2),
         ({2: [0.5, 0.5, 0.5, 2.5, 2.5, 2.5]}, {2: [0.5, 2.5, 4.5, 0.5, 2.5, 4.5]}),
@@ -317,6 +321,18 @@ COMPUTED: dict[str, tuple[Function, Any]] = {
     "windows cut along rows behind each other": (
         lambda x: torch.cat([x.view(2, 4, 2, 2, 6), x.view(2, 4, 2, 2, 6).flip(3)], 2),
         ({}, None),
+    ),
+    "a window, and its corner far away": (
+        lambda x: x.view(2, 4, 2, 2, 6)[:, :, 1:].permute(2, 1, 4, 0, 3).squeeze(0),
+        ({3: [2.0, 3.0]}, {1: KEPT[1][3]}),
+    ),
+    "windows by weights that lie nowhere": (
+        lambda x: (windows(x) @ windows(x).transpose(1, 2)).sort(2)[0] @ windows(x),
+        LOST,
+    ),
+    "a strided convolution along the only row": (
+        lambda x: F.conv1d(x[:, :, 1], kernel(4, 4, 2), stride=2),
+        ({}, {2: [0.5, 2.5, 4.5]}),
     ),
     "mean along windows": (lambda x: x.view(2, 4, 2, 2, 6).mean(3), ({2: [0.5, 2.5]}, KEPT[1])),
     "mean of a window": (
@@ -400,6 +416,14 @@ def test_every_image_keeps_its_number() -> None:
     )
     assert found is not None
     assert [said(line) for line in found.lines] == [{}, {}, {0: [0.0, 1.0]}]
+    by_image = COMPUTED["kernels by image"][0]
+    in_channels = places_of(lambda x: F.conv2d(x.reshape(1, 8, 4, 6), kernel(4, 4, 1, 1), groups=2))
+    for own, numbers in (
+        (places_of(by_image), {0: [0.0, 1.0]}),
+        (in_channels, {1: [0.0, 0.0, 1.0, 1.0]}),
+    ):
+        assert own is not None
+        assert said(own.images) == numbers
     gathered = places_of(lambda x: torch.cat([x, torch.zeros(1, 4, 4, 6), x[:1]]).mean((1, 2)))
     assert gathered is not None
     assert said(gathered.images) == {0: [0.0, 1.0, None, 0.0]}
@@ -422,6 +446,24 @@ def test_what_lies_nowhere_still_depends_on_the_image(function: Function, depend
     found = places_of(function)
     assert (found is not None) == depends
     assert found is None or not found.known or found.images[0] is not None
+
+
+def test_a_map_that_is_rolled_back_is_as_before() -> None:
+    for function in (
+        lambda x: x.roll((1, -2), (2, 3)).roll((-1, 2), (2, 3)),
+        lambda x: x.roll(3, 3).roll(3, 3),
+        lambda x: F.pad(x.roll(1, 2), (0, 0, 0, 2))[:, :, :4].roll(-1, 2),
+    ):
+        found = places_of(function)
+        assert found is not None
+        assert (said(found.rows), said(found.columns)) == KEPT
+        assert found.rounds == (None, None)
+    rolled = places_of(lambda x: x.roll(1, 2) * 2)
+    assert rolled is not None
+    assert rolled.rounds == ((-0.5, 4.0), None)
+    mixed = places_of(lambda x: x.roll(1, 2) + F.pad(x, (0, 0, 1, -1)).roll(1, 2))
+    assert mixed is not None
+    assert (said(mixed.rows), said(mixed.columns)) == ({}, KEPT[1])
 
 
 def test_what_is_written_into_a_map_lies_there() -> None:
@@ -528,6 +570,7 @@ def test_resampled() -> None:
     assert resampled(None, 0, 1, 3) is None
     assert resampled(vector(0, 0, 1), 0, 2, 2) is None
     np.testing.assert_array_equal(resampled(vector(0, 0, 1), 0, 1, 3), [0, 0, 1])
+    np.testing.assert_array_equal(resampled(vector(4, 4), 0.5, 3, 3), [4, 4, 4])
     np.testing.assert_array_equal(resampled(vector(10, 8, 6), -0.5, 1.5, 4), [11, 8, 5, 2])
 
 

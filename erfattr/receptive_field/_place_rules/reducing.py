@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erfattr.receptive_field._operators.registry import dims_of
-from erfattr.receptive_field._place_rules.registry import Found, Placing, elements, place_rule
+from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
 from erfattr.receptive_field._places import Line, along, contracted, without
 
 
@@ -14,8 +14,6 @@ from erfattr.receptive_field._places import Line, along, contracted, without
 def reduce(call: Placing) -> Found:
     """One value of all along some dims."""
     tensor, output = call.tensors[0], call.outputs[0]
-    if any(other.ndim for other in call.tensors[1:]):  # the larger of two tensors
-        return elements(call)
     dims = dims_of(call.bound.get("dim"), tensor.ndim)
 
     def reduced(line: Line) -> Line:

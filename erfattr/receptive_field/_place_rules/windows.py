@@ -25,15 +25,6 @@ Way = tuple[float, float]
 """The index that the first window's middle lies at, and the step from window to window."""
 
 
-def _flat_dims(found: Places) -> list[int]:
-    """Dims that run along rows and columns, as those of tokens: behind a row's end the next one begins."""
-    return [
-        dim
-        for dim, (row, column) in enumerate(zip(found.rows, found.columns, strict=True))
-        if row is not None and column is not None
-    ]
-
-
 def slid(found: Places, old: Sequence[int], new: Sequence[int], ways: Sequence[Way | None]) -> Places:
     """Return the places of windows along the last dims of a tensor.
 
@@ -43,7 +34,7 @@ def slid(found: Places, old: Sequence[int], new: Sequence[int], ways: Sequence[W
         new: The shape of the output.
         ways: How the windows go along each of the dims; ``None`` where there is one, of everything.
     """
-    first, flat = len(old) - len(ways), _flat_dims(found)
+    first = len(old) - len(ways)
 
     def slide(line: Line) -> Line:
         for dim, way in enumerate(ways, first):
@@ -52,7 +43,7 @@ def slid(found: Places, old: Sequence[int], new: Sequence[int], ways: Sequence[W
                 if way == (0, 1) and new[dim] == old[dim]:
                     return vector
                 # How far it is from the only entry to a next one is not known.
-                if way is None or dim in flat or old[dim] == 1 < new[dim]:
+                if way is None or old[dim] == 1 < new[dim]:
                     return None
                 return resampled(vector, *way, new[dim])
 
@@ -163,7 +154,9 @@ def pad(call: Placing) -> Found:
     """More image on some sides; a flattened grid gets entries without a place."""
     amounts = call.bound["pad" if call.name == "constant_pad_nd" else "padding"]
     found, shape = call.first, call.outputs[0].shape
-    flat = _flat_dims(found)
+    # Behind the end of a row of tokens the next one begins, so that it does not go on.
+    pairs = enumerate(zip(found.rows, found.columns, strict=True))
+    flat = [dim for dim, (row, column) in pairs if row is not None and column is not None]
 
     def padded(line: Line) -> Line:
         for k, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
