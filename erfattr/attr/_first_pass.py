@@ -141,6 +141,8 @@ class _Reader:
     def _note_map(self, name: str, output: Any, watch: MapWatch) -> None:
         found = watch.map_of(name, output)
         if found is None:
+            # Of a layer that runs several times (the head of a detector, on every level) the last run counts.
+            self._maps = [each for each in self._maps if each != name]
             if not watch.in_attention(name) and (shape := watch.unknown_map(output)) is not None:
                 self._lost = (name, shape)
             return
@@ -345,6 +347,8 @@ def varying_layer(model: nn.Module, layer: str, images: Tensor, extra: tuple[Any
             before[:] = varying
         else:
             found = watch.map_of(name, output)
+            if name in varying:
+                varying.remove(name)
             if found is not None and not is_constant_mean(found[1].to_spatial(found[0])):
                 varying.append(name)
 

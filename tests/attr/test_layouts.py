@@ -337,3 +337,33 @@ def test_channels_last_layer_of_a_swin_is_read_right() -> None:
     assert seen.min(0).values.tolist() == [16, 16]
     assert seen.max(0).values.tolist() == [47, 47]
     assert torch.equal(found, ERF(model, "features.1", to_spatial=from_channels_last).attribute(images))
+
+
+class Levels(nn.Module):
+    """One head on maps of three sizes, the last a single position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleList(nn.Conv2d(3 if level == 0 else 4, 4, 2, 2) for level in range(3))
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, value: Tensor) -> list[Tensor]:
+        outputs = []
+        for layer in self.body:
+            value = layer(value)
+            outputs.append(self.head(value))
+        return outputs
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_last_run_of_a_layer_counts_for_the_last_map_too(count: int) -> None:
+    torch.manual_seed(0)
+    model, images = Levels().double(), torch.rand(count, 3, 8, 8, dtype=torch.float64)
+    found, statistics = ERF(model).attribute([images, images], return_statistics=True)
+    assert statistics.source is not None
+    assert (statistics.source.layer, statistics.source.feature_size) == ("body.1", (2, 2))
+    assert torch.equal(found, ERF(model, "body.1").attribute([images, images]))
+    larger = torch.rand(count, 3, 16, 16, dtype=torch.float64)
+    _, statistics = ERF(model).attribute(larger, return_statistics=True)
+    assert statistics.source is not None
+    assert (statistics.source.layer, statistics.source.feature_size) == ("head", (2, 2))

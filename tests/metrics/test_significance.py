@@ -9,6 +9,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from erfattr import DeadPixelMap
 from erfattr.metrics.imbalance import phase_contrast, phase_profile
 from erfattr.metrics.significance import dead_pixels, estimate_phase_profile
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
@@ -66,7 +67,7 @@ def test_flat_map_has_none_to_rounding() -> None:
 def test_equals_the_test_written_out() -> None:
     size, side, ratio, fdr = 12, 5, 0.7, 0.1
     truth = 1 + 0.1 * bell(size)
-    truth[2:11:4, 1:11:3] = 0.2
+    truth[2:11:4, 1:11:3] = 0.4
     stats = statistics_of(gamma_maps(truth, 37, 0, 0.8), 5)
     groups, n = len(stats.group_sizes), stats.n_images
     windows = {}
@@ -77,20 +78,24 @@ def test_equals_the_test_written_out() -> None:
                 for v in range(max(0, y - 2), min(size, y + 3))
                 for u in range(max(0, x - 2), min(size, x + 3))
             ]
-    difference, variance = {}, {}
+
+    def mean(values: list[float]) -> float:
+        return sum(k * value for k, value in zip(stats.group_sizes, values, strict=True)) / n
+
+    def variance(values: list[float]) -> float:
+        return mean([(value - mean(values)) ** 2 for value in values]) / (groups - 1)
+
+    difference, own, around = {}, {}, {}
     for (y, x), window in windows.items():
-        own = []
-        for one in stats.group_means:
-            around = [one[p].item() for p in window if p != (y, x)]
-            own.append(one[y, x].item() - ratio * sum(around) / len(around))
-        difference[y, x] = sum(k * d for k, d in zip(stats.group_sizes, own, strict=True)) / n
-        squares = [(d - difference[y, x]) ** 2 for d in own]
-        variance[y, x] = (
-            sum(k * s for k, s in zip(stats.group_sizes, squares, strict=True)) / n / (groups - 1)
-        )
+        values = [one[y, x].item() for one in stats.group_means]
+        others = [[one[p].item() for p in window if p != (y, x)] for one in stats.group_means]
+        means = [sum(some) / len(some) for some in others]
+        difference[y, x] = mean(values) - ratio * mean(means)
+        own[y, x], around[y, x] = variance(values), variance(means)
     p = {}
     for position, window in windows.items():
-        error = math.sqrt(sum(variance[q] for q in window) / len(window))
+        noise = sum(own[q] for q in window if q != position) / (len(window) - 1)
+        error = ratio * math.sqrt(noise + around[position])
         p[position] = norm.cdf(difference[position] / error)
     # Benjamini-Hochberg: the largest rank k with p_(k) <= k fdr / m.
     ranked = sorted(p, key=p.__getitem__)
@@ -104,6 +109,41 @@ def test_equals_the_test_written_out() -> None:
 
 
 # Dead pixels: false discoveries and power
+
+
+def shared_noise_maps(truth: Tensor, count: int, seed: int) -> Tensor:
+    """Heavy-tailed from image to image, half of the pixels zero, and alike in neighbours."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, 1, *(length + 2 for length in truth.shape), generator=generator)
+    shared = 3 * torch.nn.functional.avg_pool2d(noise, 3, 1)[:, 0]
+    return torch.randn(count, 1, 1, generator=generator).exp() * shared.relu() * truth
+
+
+@pytest.mark.parametrize(
+    ("level", "images", "share"), [(0.0, 200, 0.95), (0.2, 400, 0.8), (0.5, 100, 0.0), (0.5, 400, 0.0)]
+)
+def test_weak_pixels_show_and_those_at_the_boundary_do_not(level: float, images: int, share: float) -> None:
+    weak = torch.zeros(32, 32, dtype=torch.bool)
+    weak[1::4, 2::4] = True
+    truth = torch.where(weak, level, 1.0)
+    marked = [dead_pixels(statistics_of(shared_noise_maps(truth, images, seed), 16)) for seed in range(3)]
+    assert not any((mask & ~weak).any() for mask in marked)
+    found = sum(float((mask & weak).sum() / weak.sum()) for mask in marked) / 3
+    assert found >= share if share else found == 0
+
+
+def test_unread_pixels_of_a_strided_network_show() -> None:
+    """A 1x1 convolution with stride 2 reads one pixel of four."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(
+        *(torch.nn.Conv2d(3, 8, 1, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1)),
+        *(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5)),
+    )
+    _, statistics = DeadPixelMap(model).attribute(torch.rand(64, 3, 64, 64), return_statistics=True)
+    mask = dead_pixels(statistics)
+    assert bool(mask[1::2].all())
+    assert bool(mask[:, 1::2].all())
+    assert not mask[::2, ::2].any()
 
 
 @pytest.mark.parametrize("concentration", [0.2, 5.0])
