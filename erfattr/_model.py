@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from threading import Lock, RLock
@@ -70,6 +72,43 @@ def untouched(model: Any) -> Iterator[None]:
         stack.enter_context(evaluating(model))
         stack.enter_context(frozen(model))
         yield
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass assigns to modules, and puts into their dicts, lists and sets (caches)."""
+    saved = []
+    for module in model.modules():
+        attributes = dict(vars(module))
+        # Hooks come and go by themselves.
+        filled = {
+            key: copy.copy(value)
+            for key, value in attributes.items()
+            if type(value) in (dict, OrderedDict, list, set) and "_hooks" not in key
+        }
+        saved.append((module, attributes, filled))
+    try:
+        yield
+    finally:
+        for module, attributes, filled in saved:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for key, before in filled.items():
+                container = attributes[key]
+                container.clear()
+                container.extend(before) if isinstance(container, list) else container.update(before)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass writes into buffers."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
 
 
 @contextmanager
@@ -201,6 +240,57 @@ def other_dimensions(model: Any) -> str | None:
         f"model: expected a network of images (N, C, H, W), got one of {what}; signals and volumes are not "
         "supported yet"
     )
+
+
+def gradient_of(value: Tensor, images: Tensor, *, retain_graph: bool = False) -> Tensor | None:
+    """Return the gradient of a sum over images with respect to them; ``None`` if it does not depend on them.
+
+    Raises:
+        ValueError: the model checkpoints its gradients in the way that gives images none.
+    """
+    if not value.requires_grad:
+        return None
+    if len(images) == 1:
+        _mend_batch_norms(value)
+    try:
+        (gradient,) = torch.autograd.grad(value, images, retain_graph=retain_graph, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" in str(error):
+            raise ValueError(_REENTRANT) from error
+        raise
+    return gradient
+
+
+_REENTRANT = (
+    "model: expected gradient checkpointing with use_reentrant=False, got some with use_reentrant=True, "
+    "which has no gradient with respect to images"
+)
+
+
+def _mend_batch_norms(value: Tensor) -> None:
+    """Give batch normalisations gradients in an order that they understand.
+
+    The backward pass of PyTorch's batch normalisation (2.14, on a CPU, in evaluation) reads the gradient of
+    one image in the wrong order where its strides are neither those of (N, C, H, W) nor of channels last, as
+    behind tokens that were a map before: the stride of the only image is then no hint.
+    """
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "BatchNorm" in node.name():
+            node.register_prehook(lambda gradients: tuple(map(_in_order, gradients)))
+        waiting += [following for following, _ in node.next_functions]
+
+
+def _in_order(gradient: Tensor | None) -> Tensor | None:
+    if gradient is None or gradient.ndim != 4 or gradient.is_contiguous():
+        return gradient
+    _, channels, height, width = gradient.shape
+    channels_last = (height * width * channels, 1, width * channels, channels)
+    return gradient if gradient.stride() == channels_last else gradient.contiguous()
 
 
 class _Stopped(BaseException):

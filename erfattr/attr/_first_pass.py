@@ -172,7 +172,7 @@ class _Reader:
             raise ValueError(
                 f"layer: expected a name, since {name!r}, behind the last known feature map "
                 f"{self._last.name!r}, gives shape {shape}, and {_UNKNOWN}; name the layer, and where it is "
-                "not (N, C, H, W) bring its output to that with to_spatial="
+                "not (N, C, H, W) bring its output to that with to_spatial= (--to-spatial)"
             )
         # What was inside attention is known only when the attention has run.
         name = next((name for name in reversed(self._maps) if not self.watch.in_attention(name)), "")

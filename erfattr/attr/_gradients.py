@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._checks import Rectify
-from erfattr._model import observed
+from erfattr._model import gradient_of, observed
 from erfattr.metrics.statistics import MapSource
 from erfattr.receptive_field.layout import Layout
 
@@ -87,55 +87,12 @@ def rectified_gradients(
     """
     maps = []
     for index, (scalar, title) in enumerate(zip(scalars, titles, strict=True)):
-        gradient = None
-        if scalar.requires_grad and len(images) == 1:
-            _mend_batch_norms(scalar)
-        if scalar.requires_grad:
-            try:
-                # The graph is shared by the sources, so all but the last keep it.
-                (gradient,) = torch.autograd.grad(
-                    scalar, images, retain_graph=index < len(scalars) - 1, allow_unused=True
-                )
-            except RuntimeError as error:
-                if "use_reentrant" in str(error):
-                    raise ValueError(_REENTRANT) from error
-                raise
+        # The graph is shared by the sources, so all but the last keep it.
+        gradient = gradient_of(scalar, images, retain_graph=index < len(scalars) - 1)
         if gradient is None:
             raise ValueError(f"model: {title} does not depend on the images")
         maps.append(RECTIFY[rectify](gradient.mean(1)))
     return maps
-
-
-def _mend_batch_norms(scalar: Tensor) -> None:
-    """Give batch normalisations gradients in an order that they understand.
-
-    The backward pass of PyTorch's batch normalisation (2.14, on a CPU, in evaluation) reads the gradient of
-    one image in the wrong order where its strides are neither those of (N, C, H, W) nor of channels last, as
-    behind tokens that were a map before: the stride of the only image is then no hint.
-    """
-    seen, waiting = set(), [scalar.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "BatchNorm" in node.name():
-            node.register_prehook(lambda gradients: tuple(map(_in_order, gradients)))
-        waiting += [following for following, _ in node.next_functions]
-
-
-def _in_order(gradient: Tensor | None) -> Tensor | None:
-    if gradient is None or gradient.ndim != 4 or gradient.is_contiguous():
-        return gradient
-    _, channels, height, width = gradient.shape
-    channels_last = (height * width * channels, 1, width * channels, channels)
-    return gradient if gradient.stride() == channels_last else gradient.contiguous()
-
-
-_REENTRANT = (
-    "model: expected gradient checkpointing with use_reentrant=False, got some with use_reentrant=True, "
-    "which has no gradient with respect to images"
-)
 
 
 def refuse_hidden(layer: str) -> None:

@@ -81,7 +81,9 @@ class MapWatch:
             declared = contract or declared_layout(self._model, name, shape, self._size)
             if declared is not None:
                 return declared
-        return why_no_layout(places, shape)
+        why = why_no_layout(places, shape)
+        failures = self._tracker.failures
+        return f"{why} (lost at {failures[0]})" if failures else why
 
     def map_of(self, name: str, output: Any) -> tuple[Tensor, Layout] | None:
         """Return the feature map that a layer gave and its layout; ``None`` if it is none for sure."""

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
-from torchvision.models.swin_transformer import SwinTransformer
-from torchvision.models.vision_transformer import VisionTransformer
 
 from erfattr.receptive_field.layout import Layout
 
@@ -80,7 +78,7 @@ def _declared_grids(
     config = getattr(module, "config", None)
     for holder, words, prefixes in (
         (config, f"{named}.config", {0, 1, 2, 1 + int(getattr(config, "num_register_tokens", None) or 0)}),
-        (module if isinstance(module, VisionTransformer) else None, f"{named}.patch_size", {1}),
+        (module if _is_torchvisions(module, "VisionTransformer") else None, f"{named}.patch_size", {1}),
     ):
         patch = _pair(getattr(holder, "patch_size", None))
         if patch is not None:
@@ -93,9 +91,17 @@ def _declared_order(module: nn.Module, inside: str) -> tuple[int, int, int, int]
     words = getattr(written, "value", written)
     if words in ("NHWC", "NCHW"):  # timm
         return _CHANNELS_LAST if words == "NHWC" else _CHANNELS_FIRST
-    if isinstance(module, SwinTransformer) and inside.startswith("features"):
+    if _is_torchvisions(module, "SwinTransformer") and inside.startswith("features"):
         return _CHANNELS_LAST
     return None
+
+
+def _is_torchvisions(module: nn.Module, name: str) -> bool:
+    # By name: to import torchvision takes longer than most maps.
+    return any(
+        kind.__name__ == name and kind.__module__.startswith("torchvision.models.")
+        for kind in type(module).__mro__
+    )
 
 
 def _pair(value: Any) -> tuple[int, int] | None:

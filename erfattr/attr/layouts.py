@@ -124,8 +124,8 @@ def read_as_map(
     if isinstance(layout, str):
         raise ValueError(
             f"layer: expected {layer!r} to give a feature map, got shape {tuple(tensor.shape)}: {layout}; "
-            "to_spatial= takes a callable that brings it to (N, C, H, W), such as from_channels_last or "
-            "from_tokens((14, 14))"
+            "to_spatial= (on the command line --to-spatial) brings it to (N, C, H, W): from_channels_last, "
+            "from_tokens((14, 14)) or a callable of yours"
         )
     return Reading(layer, select, None, layout), f"{taken}, {layout}" if taken else str(layout)
 

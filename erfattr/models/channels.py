@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from erfattr._model import device_and_dtype, untouched
+from erfattr._model import attributes_kept, buffers_kept, device_and_dtype, untouched
 
 
 class _Stopped(BaseException):
@@ -91,7 +91,7 @@ def _trial(model: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
     device, dtype = device_and_dtype(model)
     handles = [module.register_forward_pre_hook(look) for module in names]
     try:
-        with untouched(model), torch.no_grad():
+        with untouched(model), torch.no_grad(), attributes_kept(model), buffers_kept(model):
             model(torch.zeros(1, channels, *size, device=device, dtype=dtype))
     except _Stopped:
         return seen[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from erfattr.receptive_field._lines import Line, Unit, extent, has_holes
 from erfattr.receptive_field.field import Number, ReceptiveField
+from erfattr.receptive_field.layout import Layout
 
 
 def described(
@@ -19,6 +20,7 @@ def described(
     method: str,
     unknown: tuple[str, ...],
     notes: Sequence[str],
+    layout: Layout | None = None,
 ) -> ReceptiveField:
     """Return the field of a map whose units have read ``lines``, with ``kinds`` of status along the axes."""
     unit = (output_size[0] // 2, output_size[1] // 2)
@@ -39,6 +41,7 @@ def described(
         note="; ".join([*notes, *why, *_gaps("rows", rows, unit), *_gaps("columns", columns, unit)]),
         _rows=rows,
         _columns=columns,
+        _layout=layout,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import NamedTuple
 
 from erfattr.receptive_field._axes import Axis
@@ -12,7 +13,7 @@ from erfattr.receptive_field._places import Places
 from erfattr.receptive_field._provenance import Provenance
 from erfattr.receptive_field._sets import Ids
 from erfattr.receptive_field.field import Number, ReceptiveField
-from erfattr.receptive_field.layout import Layout, layout_of
+from erfattr.receptive_field.layout import Layout, has_places, layout_of
 
 
 class LayerOutput(NamedTuple):
@@ -80,7 +81,8 @@ class FieldReader:
             (rows.kind(), columns.kind()),
             method="operators",
             unknown=found.unknown,
-            notes=[] if read.layout is None or read.layout.is_plain else [f"the output is {read.layout}"],
+            notes=read.notes(),
+            layout=read.layout,
         )
 
 
@@ -91,11 +93,13 @@ class _Map(NamedTuple):
         shape: The output's shape.
         dims: The dims of rows and of columns; none of them for (N, K), one for both of tokens.
         layout: The layout that was proven; ``None`` where dims are only probable.
+        guessed: Whether nothing shows that these are the dims.
     """
 
     shape: tuple[int, ...]
     dims: tuple[int, ...]
     layout: Layout | None
+    guessed: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,6 +107,13 @@ class _Map(NamedTuple):
         if self.layout is not None:
             return self.layout.grid
         return (self.shape[self.dims[0]], self.shape[self.dims[1]]) if self.dims else (1, 1)
+
+    def notes(self) -> list[str]:
+        """Return what there is to say about where the rows and columns are."""
+        if self.layout is None:
+            taken = "rows and columns are taken to be where maps have them, which is not proven"
+            return [taken] if self.guessed else []
+        return [] if self.layout.is_plain else [f"the output is {self.layout}"]
 
     def ids(self, axis: Axis) -> Ids:
         """Return what each unit has read along one axis: (H, W), or what broadcasts to it."""
@@ -120,21 +131,21 @@ class _Map(NamedTuple):
         """Return the pixels per step; the whole axis where the centre unit has no place of its own."""
         steps = (None, None) if self.layout is None else self.layout.steps
         vertical, horizontal = (
-            self._step(axis, length, step)
+            self._step(axis, length) if step is None else _number(Fraction(step).limit_denominator(1 << 16))
             for axis, length, step in zip((found.rows, found.columns), size, steps, strict=True)
         )
         return vertical, horizontal
 
-    def _step(self, axis: Axis, length: int, step: float | None) -> Number:
+    def _step(self, axis: Axis, length: int) -> Number:
         ids = self.ids(axis)
         height, width = self.size
         centre = int(ids[min(height // 2, ids.shape[0] - 1), min(width // 2, ids.shape[1] - 1)])
         placed = bool(self.dims and axis.sets.entries[centre].virtual)
-        if not placed:
-            return length
-        if step is not None and self.layout is not None and self.layout.is_tokens:
-            return int(step) if step == int(step) else step
-        return int(axis.jump) if axis.jump.denominator == 1 else float(axis.jump)
+        return _number(axis.jump) if placed else length
+
+
+def _number(step: Fraction) -> Number:
+    return int(step) if step.denominator == 1 else float(step)
 
 
 def _map_of(shape: tuple[int, ...], found: Provenance, places: Places | None) -> _Map | None:
@@ -148,6 +159,7 @@ def _map_of(shape: tuple[int, ...], found: Provenance, places: Places | None) ->
         # One of the two may be gone (pooled to a single entry); what runs along others is no map of these.
         lines = () if places is None else zip((places.rows, places.columns), dims, strict=True)
         if all(vector is None or dim == own for line, own in lines for dim, vector in enumerate(line)):
-            return _Map(shape, dims, None)
+            several = shape[dims[0]] * shape[dims[1]] > 1
+            return _Map(shape, dims, None, guessed=several and not has_places(places))
         return None
     return _Map(shape, (), None) if len(shape) <= 2 else None

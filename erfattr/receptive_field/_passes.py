@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,40 +24,6 @@ def check_arguments(model: Any, input_size: Any, in_channels: Any) -> tuple[int,
     if not all(is_int(value) and value > 0 for value in pair):
         raise ValueError(f"{expected}, got {describe(input_size)}")
     return int(pair[0]), int(pair[1])
-
-
-@contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward pass assigns to modules: caches would be left filled with NaN or without data."""
-    saved = []
-    for module in model.modules():
-        inner = {
-            key: dict(value)
-            for key, value in vars(module).items()
-            if key in ("_parameters", "_buffers", "_modules")
-        }
-        saved.append((module, dict(vars(module)), inner))
-    try:
-        yield
-    finally:
-        for module, attributes, inner in saved:
-            vars(module).clear()
-            vars(module).update(attributes)
-            for key, value in inner.items():
-                attributes[key].clear()
-                attributes[key].update(value)
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward pass writes into buffers."""
-    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in saved:
-            if not torch.equal(buffer, value):
-                buffer.copy_(value)
 
 
 def has_data(model: nn.Module) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
+from erfattr.receptive_field._dispatch import Watching
 from erfattr.receptive_field._place_rules import Placing, is_attention, places_after
 from erfattr.receptive_field._places import Line, Places, Vector, nowhere, resampled
 from erfattr.receptive_field._signatures import signature_of, tensors_in
@@ -29,7 +28,7 @@ class PlaceTracker:
         self._known: dict[int, tuple[weakref.ref[Tensor], Places]] = {}
         self._attention = attention
         self.failures: list[str] = []
-        """Rules that did not fit a call of their operator."""
+        """Rules that did not fit a call of their operator, and what they said; its places are lost."""
 
     def __getitem__(self, tensor: Any) -> Places | None:
         found = self._known.get(id(tensor))
@@ -106,42 +105,22 @@ class PlaceTracker:
         self[whole] = places.each(grown)
 
 
-class PlaceTracking(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PlaceTracking(Watching):
     """Follow places through a pass with data, which runs as it would without."""
 
-    supports_higher_order_operators = True
-
     def __init__(self, tracker: PlaceTracker) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._tracker = tracker
-        # PyTorch would import its compiler, which takes seconds, to keep it away from this class.
-        compiling = "torch._dynamo" in sys.modules
-        self._note: Callable[..., None] = self._noted
-        if compiling:
-            self._note = torch.compiler.disable(self._noted)  # type: ignore[no-untyped-call]
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    @override
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if isinstance(func, OpOverload):
-            self._note(func, args, kwargs, result)
+            tensors = list(tensors_in((*args, *kwargs.values())))
+            if any(self._tracker[tensor] is not None for tensor in tensors):
+                signature = signature_of(func)
+                written = signature.written(args, kwargs)
+                outputs = list(tensors_in((result,)))
+                bound = signature.bind(args, kwargs)
+                self._tracker.after(func, signature.name, bound, tensors, outputs, written)
         return result
-
-    def _noted(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        tensors = list(tensors_in((*args, *kwargs.values())))
-        if any(self._tracker[tensor] is not None for tensor in tensors):
-            signature = signature_of(func)
-            written = signature.written(args, kwargs)
-            outputs = list(tensors_in((result,)))
-            bound = signature.bind(args, kwargs)
-            self._tracker.after(func, signature.name, bound, tensors, outputs, written)

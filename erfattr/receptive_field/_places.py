@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -100,6 +101,24 @@ def step_of(vector: Vector) -> float | None:
         and (np.abs(np.diff(vector) - step) <= 1e-6 * abs(step)).all()
     )
     return step if step and even else None
+
+
+def main_dim(line: Line, other: Line) -> tuple[int, Fraction] | None:
+    """Return the dim along which a line goes on in the largest even steps, and that step.
+
+    Args:
+        line: Of rows, say.
+        other: Of columns, then: a dim along which both run is a flattened grid, which has no steps.
+    """
+    steps = {
+        dim: step
+        for dim, vector in enumerate(line)
+        if vector is not None and len(vector) > 1 and other[dim] is None and (step := step_of(vector))
+    }
+    if not steps:
+        return None
+    dim = max(steps, key=lambda each: abs(steps[each]))
+    return dim, Fraction(steps[dim]).limit_denominator(1 << 16)
 
 
 def resampled(vector: Vector | None, start: float, step: float, length: int) -> Vector | None:

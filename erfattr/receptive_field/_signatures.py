@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from erfattr.receptive_field._operators.registry import base_name
+from erfattr.receptive_field._rules import base_name
 
 _META = torch.device("meta")
 

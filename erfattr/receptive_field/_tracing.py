@@ -8,7 +8,7 @@ to it is in `erfattr.receptive_field._operators`. Writing in place changes all t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import TensorWeakRef
+from typing_extensions import override
 
 from erfattr.receptive_field._axes import Axis
+from erfattr.receptive_field._dispatch import Watching
 from erfattr.receptive_field._operators.registry import (
     Call,
     Results,
     anywhere,
-    is_pointwise,
     not_understood,
     results,
 )
 from erfattr.receptive_field._place_tracking import PlaceTracker
+from erfattr.receptive_field._places import main_dim, nowhere
 from erfattr.receptive_field._provenance import Provenance, pointwise
+from erfattr.receptive_field._rules import is_pointwise
 from erfattr.receptive_field._signatures import (
     Signature,
     run_without_data,
@@ -49,7 +51,7 @@ _OVERWRITE = {
 }  # fmt: skip
 
 
-class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracing(Watching):
     """Run operators on meta tensors and carry provenance beside them; see the module's docstring.
 
     Args:
@@ -62,7 +64,7 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         watch: Callable[[str, Mapping[str, Any], Sequence[Tensor]], None] | None = None,
         places: PlaceTracker | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # By the tensor's id, which another tensor may get later: the reference tells.
         self._known: dict[int, tuple[weakref.ref[Tensor], Provenance]] = {}
         self._families: dict[int, list[TensorWeakRef]] = {}
@@ -101,12 +103,10 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self[output] = found.each(read)
         for last in states:
             self[last] = anywhere(found, last)
+        if self._places is not None:
+            for tensor in (output, *states):
+                self._places[tensor] = nowhere(tensor.ndim)
         return output, tuple(states) if module.mode == "LSTM" else states[0]
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # PyTorch would import its compiler, which takes seconds, to keep it away from this class.
-        return False
 
     @property
     def last(self) -> str:
@@ -120,14 +120,8 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __setitem__(self, tensor: Tensor, provenance: Provenance) -> None:
         self._known[id(tensor)] = weakref.ref(tensor), provenance
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    @override
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._last = func
         signature = signature_of(func)
         tensors = list(tensors_in((*args, *kwargs.values())))
@@ -147,11 +141,29 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(func, signature.name, bound, tensors, outputs, self.__getitem__)
         found = self._propagate(call, written)
         for output, provenance in zip(outputs, found, strict=True):
+            provenance = self._placed(output, provenance)
             if written:
                 self._write(output, provenance)
             elif provenance is not None:
                 self[output] = provenance
         return result
+
+    def _placed(self, output: Tensor, found: Provenance | None) -> Provenance | None:
+        """Let rows and columns run along the dims that their places run along, where those are known."""
+        places = None if self._places is None else self._places[output]
+        if found is None or places is None:
+            return found
+        axes = []
+        for axis, line, other in (
+            (found.rows, places.rows, places.columns),
+            (found.columns, places.columns, places.rows),
+        ):
+            main = main_dim(line, other)
+            axes.append(
+                axis if main is None or main[0] == axis.dim else replace(axis, dim=main[0], jump=main[1])
+            )
+        same = axes[0] is found.rows and axes[1] is found.columns
+        return found if same else replace(found, rows=axes[0], columns=axes[1])
 
     def _run(
         self,

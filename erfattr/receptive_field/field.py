@@ -10,6 +10,7 @@ from typing import Any
 
 from erfattr._checks import describe, is_int
 from erfattr.receptive_field._lines import Line, Unit, extent, indices
+from erfattr.receptive_field.layout import Layout
 
 Number = int | float
 
@@ -62,6 +63,7 @@ class ReceptiveField:
     note: str
     _rows: Line = field(repr=False, compare=False)
     _columns: Line = field(repr=False, compare=False)
+    _layout: Layout | None = field(default=None, repr=False, compare=False)
 
     @property
     def period(self) -> tuple[int, int] | None:
@@ -81,7 +83,8 @@ class ReceptiveField:
     def center(self, unit: Unit | str = "center") -> tuple[float, float]:
         """Return the pixel (y, x) that ``unit`` is centred on: the middle of its own unclipped interval.
 
-        Operators that mix all positions do not move it. It may lie between pixels, or outside the image.
+        Operators that mix all positions do not move it; where nothing but such has been read, it is where the
+        map's rows and columns are followed to. It may lie between pixels, or outside the image.
 
         Args:
             unit: (row, column) in the map, or ``"center"``.
@@ -91,8 +94,15 @@ class ReceptiveField:
             ValueError: ``unit`` lies outside the map.
         """
         unit = self._check(unit)
-        rows, columns = self._rows.local(unit), self._columns.local(unit)
-        return (rows[0] + rows[1]) / 2, (columns[0] + columns[1]) / 2
+        followed = None if self._layout is None else self._layout.center(unit)
+        found = []
+        for axis, line in enumerate((self._rows, self._columns)):
+            if followed is not None and not line.entry(unit).virtual:
+                found.append(followed[axis])  # all that it has read has been mixed
+            else:
+                first, last = line.local(unit)
+                found.append((first + last) / 2)
+        return found[0], found[1]
 
     def bounds(self, unit: Unit | str = "center", *, clipped: bool = False) -> tuple[int, int, int, int]:
         """Return (y0, x0, y1, x1) of the box that ``unit`` can depend on; both ends belong to it.

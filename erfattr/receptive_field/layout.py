@@ -81,8 +81,14 @@ class Layout:
 
     @property
     def steps(self) -> tuple[float | None, float | None]:
-        """Pixels from one row to the next and from one column to the next; ``None`` where not known."""
-        return (None, None) if self.centers is None else (self.centers[0][1], self.centers[1][1])
+        """Pixels from one row to the next and from one column to the next; ``None`` where not known.
+
+        Of a single row nothing shows how far away the next one would be.
+        """
+        if self.centers is None:
+            return None, None
+        (_, down), (_, right) = self.centers
+        return down if self.grid[0] > 1 else None, right if self.grid[1] > 1 else None
 
     def patches(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return one value for each token as (H, W)."""
@@ -201,4 +207,6 @@ def why_no_layout(places: Places | None, shape: Sequence[int]) -> str:
         return f"it has no {'columns' if rows else 'rows'} any more"
     if len(shape) not in (3, 4) or (len(shape) == 4 and rows == columns):
         return "its patches are split over heads or other dims"
+    if _images_dim(places, shape, {*rows, *columns}) is None:
+        return "no dim of it runs along the images, each once and in order"
     return "its rows and columns are in no regular order"

@@ -12,16 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._ops import OpOverload
+from typing_extensions import override
 
 from erfattr._checks import check_positive_int
-from erfattr._model import device_and_dtype, find_layer, hooked, untouched, watchable
-from erfattr.receptive_field._description import described
-from erfattr.receptive_field._lines import Line, extent, has_holes
-from erfattr.receptive_field._operators.registry import base_name
-from erfattr.receptive_field._passes import (
+from erfattr._model import (
     attributes_kept,
     buffers_kept,
+    device_and_dtype,
+    find_layer,
+    hooked,
+    untouched,
+    watchable,
+)
+from erfattr.receptive_field._description import described
+from erfattr.receptive_field._dispatch import Watching
+from erfattr.receptive_field._lines import Line, extent, has_holes
+from erfattr.receptive_field._passes import (
     check_arguments,
     has_data,
     never_ran,
@@ -30,6 +37,7 @@ from erfattr.receptive_field._passes import (
 )
 from erfattr.receptive_field._place_tracking import PlaceTracker, PlaceTracking
 from erfattr.receptive_field._places import of_images
+from erfattr.receptive_field._rules import base_name
 from erfattr.receptive_field._sets import Sets
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.layout import Layout, layout_of
@@ -97,18 +105,14 @@ class _AddressError(Exception):
     """An operator reads where values say."""
 
 
-class _Addresses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Addresses(Watching):
     """Stops a pass before an operator that takes values for addresses."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if base_name(func) in _ADDRESSING:
+    @override
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(func, OpOverload) and base_name(func) in _ADDRESSING:
             raise _AddressError(f"where {func._schema.name} reads depends on the values")
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True)

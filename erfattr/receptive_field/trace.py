@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from erfattr._model import (
+    attributes_kept,
     device_and_dtype,
     find_layer,
     hooked,
@@ -25,7 +26,6 @@ from erfattr._model import (
 from erfattr.receptive_field._fields import FieldReader, LayerOutput
 from erfattr.receptive_field._folds import Readers
 from erfattr.receptive_field._passes import (
-    attributes_kept,
     check_arguments,
     has_data,
     never_ran,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from erfattr._checks import describe
+from erfattr._model import gradient_of
 from erfattr.execution import Execution, prepared
 from erfattr.receptive_field.trace import trace_layers
 from erfattr.robust.pixel_space import Candidates
@@ -197,7 +198,10 @@ class Trials:
             with torch.enable_grad():
                 outputs = self._forward(batch, *self._arguments_of(part))
                 value = self._values(outputs, self._targets[part]).sum()
-                gradient[part] = torch.autograd.grad(value, batch)[0]
+                slope = gradient_of(value, batch)
+                if slope is None:
+                    raise ValueError("model: its outputs do not depend on the images")
+                gradient[part] = slope
             self.queries[part] += 1
         return gradient
 

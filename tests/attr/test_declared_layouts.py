@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from erfattr import ERF, from_tokens
 from erfattr.attr.declared_layouts import declared_layout, layout_by_contract
+from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
 
 
 def _vit() -> VisionTransformer:
@@ -77,6 +80,36 @@ def opaque(value: Tensor) -> Tensor:
 opaque.register_autograd(lambda _, gradient: gradient)
 
 
+class Shy(nn.Module):
+    """Does not run while somebody watches its operators."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, value: Tensor) -> Tensor:
+        if is_in_torch_dispatch_mode():
+            raise RuntimeError("watched")
+        return self.inner(value)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_network_that_cannot_be_followed_is_run_without(count: int, snapshot: Any, assert_same: Any) -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(nn.ReLU()), nn.Flatten())
+    model, images = Shy(inner).double(), torch.rand(count, 3, 8, 8, dtype=torch.float64)
+    before = snapshot(model)
+    found, statistics = ERF(model, "inner.0").attribute(images, return_statistics=True)
+    assert statistics.source is not None
+    assert statistics.source.layout == "(N, C, H, W), as every Conv2d gives it"
+    assert torch.allclose(found, ERF(inner, "0").attribute(images), atol=1e-15)
+    with pytest.raises(ValueError, match=r"to give a feature map, got shape \(\d, 4, 8, 8\): nothing shows"):
+        ERF(model, "inner.1").attribute(images)
+    with pytest.raises(ValueError, match="no module of the Shy gives a feature map"):
+        ERF(model).attribute(images)
+    assert_same(before, snapshot(model))
+
+
 class Opaque(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         return opaque(value)
@@ -135,3 +168,20 @@ def test_convolution_behind_an_unknown_operator_gives_a_map_by_contract() -> Non
     assert found.nonzero().min(0).values.tolist() >= [2, 2]
     with pytest.raises(ValueError, match="no module of the Sequential gives a feature map"):
         ERF(model).attribute(images)
+
+
+def test_rule_that_does_not_fit_is_named_where_it_costs_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(call: Placing) -> Found:
+        raise IndexError("a dim that is not there")
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Unflatten(1, (2, 2)), nn.Flatten(1, 2), nn.ReLU())
+    images = torch.rand(2, 3, 8, 8)
+    expected = ERF(model, "3").attribute(images)
+    monkeypatch.setitem(place_rule._by_name, "view", broken)
+    monkeypatch.setattr(place_rule, "_found", {})
+    other = nn.Sequential(*model)  # nothing is remembered of it
+    with pytest.raises(
+        ValueError, match=r"nothing shows .* \(lost at view: IndexError: a dim that is not there\)"
+    ):
+        ERF(other, "3").attribute(images)
+    assert torch.equal(ERF(other, "3", to_spatial=lambda value: value).attribute(images), expected)

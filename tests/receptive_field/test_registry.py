@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from erfattr.receptive_field._operators import registry
-from erfattr.receptive_field._operators.registry import Call, Results, rule, rule_of
+from erfattr.receptive_field._operators.registry import Call, Results, rule, unite_elements
 from erfattr.receptive_field.trace import theoretical_receptive_field
 from tests.receptive_field.conftest import Functional
 
@@ -32,22 +31,22 @@ aten = torch.ops.aten
     ],
 )
 def test_rule_of_an_operator(operator: object, name: str | None) -> None:
-    found = rule_of(operator)
+    found = rule.of(operator, unite_elements)
     assert (found and found.__name__) == name
 
 
 def test_two_rules_for_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="names: there is a rule for cat already"):
         rule("cat", "some_operator")(lambda call: None)
-    assert "some_operator" not in registry._BY_NAME
+    assert "some_operator" not in rule._by_name
 
 
 def test_a_new_rule_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Functional(lambda x: torch.fft.fft2(x, norm="ortho").abs())
     assert theoretical_receptive_field(model, input_size=6).unknown_operators
 
-    monkeypatch.setattr(registry, "_BY_PATTERN", list(registry._BY_PATTERN))
-    rule_of.cache_clear()
+    monkeypatch.setattr(rule, "_by_pattern", list(rule._by_pattern))
+    monkeypatch.setattr(rule, "_found", {})
 
     @rule(pattern="_fft_.*")
     def transform(call: Call) -> Results | None:
@@ -59,7 +58,6 @@ def test_a_new_rule_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -
         rf = theoretical_receptive_field(model, input_size=6)
     finally:
         monkeypatch.undo()
-        rule_of.cache_clear()
     assert (rf.status, rf.unknown_operators, rf.size) == ("whole image", (), (6, 6))
 
 
@@ -68,5 +66,5 @@ def test_operators_of_other_libraries_have_no_rule_by_name() -> None:
     def sort(x: Tensor) -> Tensor:
         return x.sort().values
 
-    assert rule_of(aten.sort.default) is not None
-    assert rule_of(torch.ops.erfattr_registry_tests.sort.default) is None
+    assert rule.of(aten.sort.default, unite_elements) is not None
+    assert rule.of(torch.ops.erfattr_registry_tests.sort.default, unite_elements) is None

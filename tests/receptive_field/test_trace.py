@@ -213,6 +213,21 @@ def test_windowed_attention_depends_on_the_position() -> None:
     assert shifted.bounds((5, 25)) == (0, 4 * 21, 4 * 14 - 1, 4 * 35 - 1)
 
 
+def test_patch_merging_moves_rows_and_columns_alike() -> None:
+    """timm's Swin folds both dims of a window into one with a view, and permutes them back."""
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = timm.create_model("swin_tiny_patch4_window7_224")
+    fields = receptive_fields(model.eval(), (224, 224), probe=False)
+    merged = [fields[f"layers.{stage}.downsample"] for stage in (1, 2, 3)]
+    assert [field.stride for field in merged] == [(8, 8), (16, 16), (32, 32)]
+    assert [field.local_size for field in merged] == [(8, 8), (16, 16), (32, 32)]
+    for field in fields.values():
+        if field.output_size[0] == field.output_size[1] > 1:
+            assert field.stride[0] == field.stride[1]
+            assert field.local_size[0] == field.local_size[1]
+
+
 def test_pooling_along_one_axis_only() -> None:
     model = Functional(lambda x: x * x.mean(2, keepdim=True))
     rf = theoretical_receptive_field(model, input_size=(12, 10))
@@ -468,3 +483,12 @@ def test_nothing_stays_active() -> None:
         isinstance(mode, Tracing) for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
     assert float(nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)).isnan().sum()) == 0.0
+
+
+def test_field_whose_dims_nothing_shows_says_so() -> None:
+    note = "rows and columns are taken to be where maps have them, which is not proven"
+    known = Functional(lambda x, a: a(x), nn.Conv2d(3, 2, 1))
+    assert theoretical_receptive_field(known, None, 8).note == ""
+    strided = Functional(lambda x, a: (lambda y: y.as_strided(y.shape, y.stride()))(a(x)), nn.Conv2d(3, 2, 1))
+    field = theoretical_receptive_field(strided, None, 8)
+    assert (field.status, field.size, field.note) == ("exact", (1, 1), note)

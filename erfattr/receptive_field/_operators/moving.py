@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from erfattr.receptive_field._axes import Axis, reshaped
-from erfattr.receptive_field._operators.registry import Call, Results, dims_of, rule
+from erfattr.receptive_field._operators.registry import Call, Results, rule
 from erfattr.receptive_field._provenance import Provenance
+from erfattr.receptive_field._rules import dims_of
 from erfattr.receptive_field._sets import Ids
 
 _INDEX_ARGUMENTS = ("index", "indices")

@@ -9,22 +9,13 @@ from erfattr.receptive_field._axes import Axis
 from erfattr.receptive_field._operators.reducing import gathered_along
 from erfattr.receptive_field._operators.registry import Call, Results, anywhere, rule
 from erfattr.receptive_field._provenance import Provenance, pointwise
-
-# The names of the two factors among an operator's arguments.
-_FACTORS = {
-    "mm": ("self", "mat2"),
-    "bmm": ("self", "mat2"),
-    "addmm": ("mat1", "mat2"),
-    "_addmm_activation": ("mat1", "mat2"),
-    "baddbmm": ("batch1", "batch2"),
-    "linear": ("input", "weight"),
-}
+from erfattr.receptive_field._rules import FACTORS
 
 
-@rule(*_FACTORS)
+@rule(*FACTORS)
 def product(call: Call) -> Results | None:
     """A matrix product: each output has read a row of the first factor and a column of the second."""
-    first, second = (call.bound[key] for key in _FACTORS[call.name])
+    first, second = (call.bound[key] for key in FACTORS[call.name])
     left, right = call[first], call[second]
     (output,) = call.outputs
     if call.name == "linear" and right is not None:

@@ -12,9 +12,9 @@ from erfattr.receptive_field._operators.registry import (
     Call,
     Results,
     anywhere,
-    dims_of,
     rule,
 )
+from erfattr.receptive_field._rules import dims_of
 from erfattr.receptive_field._sets import compressed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -182,7 +181,7 @@ def im2col(call: Call) -> Results | None:
     if found is None:
         return None
     bound = {**call.bound, "self": padded, "padding": [0, 0]}
-    return moved(replace(call, bound=bound, tensors=[padded], known=lambda _: found))
+    return moved(Call(call.func, call.name, bound, [padded], call.outputs, lambda _: found))
 
 
 @rule("col2im")

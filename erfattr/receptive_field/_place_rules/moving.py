@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from erfattr.receptive_field._operators.registry import dims_of
 from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
 from erfattr.receptive_field._places import (
     Line,
@@ -22,6 +21,7 @@ from erfattr.receptive_field._places import (
     viewed,
     without,
 )
+from erfattr.receptive_field._rules import dims_of
 
 
 @place_rule(

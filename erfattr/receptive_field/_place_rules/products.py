@@ -6,17 +6,9 @@ from torch import Tensor
 
 from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
 from erfattr.receptive_field._places import Line, Places, contracted, joined, made_of, nowhere
+from erfattr.receptive_field._rules import FACTORS
 
-# The names of the two factors among an operator's arguments.
-_FACTORS = {
-    "mm": ("self", "mat2"),
-    "bmm": ("self", "mat2"),
-    "addmm": ("mat1", "mat2"),
-    "_addmm_activation": ("mat1", "mat2"),
-    "baddbmm": ("batch1", "batch2"),
-    "mv": ("self", "vec"),
-    "linear": ("input", "weight"),
-}
+_FACTORS = {**FACTORS, "mv": ("self", "vec")}
 
 
 def is_attention(call: Placing) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from erfattr.receptive_field._operators.registry import dims_of
 from erfattr.receptive_field._place_rules.registry import Found, Placing, place_rule
 from erfattr.receptive_field._places import Line, along, contracted, without
+from erfattr.receptive_field._rules import dims_of
 
 
 @place_rule(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor
 
-from erfattr.receptive_field._operators.registry import is_pointwise
 from erfattr.receptive_field._places import Places, joined, nowhere
+from erfattr.receptive_field._rules import OperatorCall, Rules
 
 Found = list["Places | None"]
 """The places of every output of a call; ``None`` for an output that does not depend on the image."""
@@ -21,25 +17,8 @@ class PlacelessError(Exception):
     """The tensor that a rule is about does not depend on the image."""
 
 
-@dataclass(frozen=True)
-class Placing:
-    """One call of an operator.
-
-    Attributes:
-        func: The operator.
-        name: Its name without namespace, overload and the underscore of the in-place form.
-        bound: Its arguments by name, defaults filled in.
-        tensors: The tensors among them, in order.
-        outputs: The tensors that it gives, or writes to.
-        known: Gives the places of a tensor, ``None`` if it does not depend on the image.
-    """
-
-    func: Any
-    name: str
-    bound: Mapping[str, Any]
-    tensors: Sequence[Tensor]
-    outputs: Sequence[Tensor]
-    known: Callable[[Any], Places | None]
+class Placing(OperatorCall[Places]):
+    """One call of an operator, of whose tensors the places are known."""
 
     @property
     def first(self) -> Places:
@@ -53,10 +32,6 @@ class Placing:
             raise PlacelessError
         return found
 
-    def operands(self, tensors: Iterable[Tensor]) -> list[tuple[Places, Sequence[int]]]:
-        """Places and shape of those of ``tensors`` that depend on the image."""
-        return [(found, tensor.shape) for tensor in tensors if (found := self.known(tensor)) is not None]
-
     def all(self, found: Places) -> Found:
         """Give every output of the first one's shape the same places."""
         shape = self.outputs[0].shape
@@ -68,39 +43,7 @@ class Placing:
 
 
 PlaceRule = Callable[[Placing], Found]
-_BY_NAME: dict[str, PlaceRule] = {}
-_BY_PATTERN: list[tuple[re.Pattern[str], PlaceRule]] = []
-
-
-def place_rule(*names: str, pattern: str | None = None) -> Callable[[PlaceRule], PlaceRule]:
-    """Register a rule for operators: by their names, or by a pattern that fits the whole name.
-
-    A name goes before a pattern, and a rule before the default, which is to join the operands element by
-    element where PyTorch says that the operator works so.
-    """
-
-    def register(function: PlaceRule) -> PlaceRule:
-        taken = [name for name in names if name in _BY_NAME]
-        if taken:
-            raise ValueError(f"names: there is a rule for {', '.join(taken)} already")
-        _BY_NAME.update(dict.fromkeys(names, function))
-        if pattern is not None:
-            _BY_PATTERN.append((re.compile(pattern), function))
-        return function
-
-    return register
-
-
-@cache
-def place_rule_of(func: Any, name: str) -> PlaceRule | None:
-    """Return the rule for an operator, ``None`` if it is not understood."""
-    # Elsewhere a name may mean anything.
-    if not func._schema.name.startswith(("aten::", "prims::", "torchvision::")):
-        return None
-    if name in _BY_NAME:
-        return _BY_NAME[name]
-    fitting = (function for pattern, function in _BY_PATTERN if pattern.fullmatch(name))
-    return next(fitting, elements if is_pointwise(func) else None)
+place_rule: Rules[PlaceRule] = Rules("aten", "prims", "torchvision")
 
 
 def places_after(call: Placing) -> Found:
@@ -109,7 +52,7 @@ def places_after(call: Placing) -> Found:
     ``None`` stands for an output that does not depend on the image, and for one that is written to and keeps
     the places that it had.
     """
-    function = place_rule_of(call.func, call.name)
+    function = place_rule.of(call.func, elements)
     try:
         found = function(call) if function is not None else call.lost()
     except PlacelessError:
