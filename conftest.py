@@ -34,6 +34,11 @@ TORCH_RANDOM = TorchRandom()  # Hypothesis holds a weak reference only
 hypothesis.register_random(TORCH_RANDOM)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests for a GPU be rehearsed without one."""
+    parser.addoption("--device", default="cuda", help="device of the tests marked cuda (default: cuda)")
+
+
 def seed_everything() -> None:
     """Put the generators that are shared by all into one state."""
     random.seed(0)

@@ -34,6 +34,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -70,6 +71,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from train_demo_model import class_folders, stratified_split
 
 PARTS = ("peers", "overhead", "aim", "long", "padding", "eq12")
+SIDES = ("erfattr", "torchattacks", "ART")
 # Candidates, and the population and generations that make them up, the same on both sides.
 BUDGETS = {100: (20, 4), 400: (40, 9), 2000: (100, 19)}
 CURVE = (10, 25, 50, 100, 200, 400, 800, 2000)
@@ -102,13 +104,16 @@ def named_model(text: str) -> tuple[str, nn.Module]:
 
 
 def read(items: Sequence[tuple[Path, int]], size: int) -> tuple[Tensor, Tensor]:
-    images = torch.stack([resize_and_crop(read_image(path), size) for path, _ in items]).float() / 255
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        pixels = list(pool.map(lambda item: resize_and_crop(read_image(item[0]), size), items))
+    images = torch.stack(pixels).float() / 255
     return images, torch.tensor([label for _, label in items])
 
 
 @torch.inference_mode()
 def logits(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(batch) for batch in images.split(64)])
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(64)])
 
 
 class Photographs:
@@ -138,7 +143,11 @@ class Photographs:
 
 
 def clock() -> float:
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -192,11 +201,11 @@ def art_side(model: nn.Module, generations: int) -> Callable[[Tensor, Tensor], T
             tuple(images.shape[1:]),
             int(logits(model, images[:1]).shape[1]),
             clip_values=(0.0, 1.0),
-            device_type="cpu",
+            device_type=images.device.type.replace("cuda", "gpu"),
         )
         np.random.seed(0)  # noqa: NPY002
         attack = PixelAttack(classifier, th=1, es=1, max_iter=generations, verbose=False)
-        return torch.as_tensor(attack.generate(images.numpy(), labels.numpy()))
+        return torch.as_tensor(attack.generate(images.cpu().numpy(), labels.cpu().numpy()))
 
     return run
 
@@ -205,6 +214,7 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
     rows = []
     for text in options.models or ["demo"]:
         name, model = named_model(text)
+        model = model.to(options.device)
         images, labels = photographs.right([model], options.peer_images)
         for budget, (population, generations) in BUDGETS.items():
             if budget > options.budget:
@@ -218,13 +228,15 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
             }
             if budget >= 400:  # its population of 400 is more than the smallest budget
                 sides["ART"] = art_side(model, budget // 400 - 1)
+            sides = {side: attack for side, attack in sides.items() if side in options.sides}
             outcomes: dict[str, list[Tensor]] = {side: [] for side in sides}
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             blocks = list(zip(images.split(options.block), labels.split(options.block), strict=True))
             for some, their in blocks:
+                given, its = some.to(options.device), their.to(options.device)
                 for side, attack in sides.items():
                     begun = clock()
-                    adversarial = attack(some, their)
+                    adversarial = attack(given, its)
                     seconds[side].append(clock() - begun)
                     outcomes[side].append(logits(model, adversarial).argmax(1) != their)
             success = {side: torch.cat(parts) for side, parts in outcomes.items()}
@@ -705,6 +717,10 @@ def main() -> None:
         "--arms", nargs="+", default=None, metavar="ARM", help="for aim: only these, beside all pixels"
     )
     parser.add_argument("--budget", type=int, default=2000, help="largest number of candidates, for peers")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="for peers (default: all three)"
+    )
+    parser.add_argument("--device", default="cpu", help="for peers: torch device (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="for overhead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -716,6 +732,8 @@ def main() -> None:
     record = {key: str(value) for key, value in vars(options).items()}
     record |= {"torch": torch.__version__, "torchvision": torchvision.__version__}
     record |= {"machine": f"{os.cpu_count()}-core {platform.machine()} CPU"}
+    if options.device != "cpu":
+        record |= {"gpu": torch.cuda.get_device_name(options.device)}
     for part in options.parts:
         print(f"--- {part}", flush=True)
         begun = time.perf_counter()

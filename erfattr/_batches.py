@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from erfattr._checks import describe
 
 _IMAGE_KEYS = ("image", "images", "pixel_values", "img", "inputs", "input", "x")
+NOT_FINITE = "inputs: expected finite images, got NaN or infinity in image {image}"
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
@@ -167,12 +168,41 @@ def _check_images(images: Tensor, first_index: int, shape: tuple[int, int, int] 
             f"inputs: expected images of one size, {shape} as the first, got {tuple(images.shape[1:])} from "
             f"image {first_index} on"
         )
-    # Images that are on a GPU already are not waited for: their NaN shows in the gradient.
+    # Images that are on a GPU already are not waited for; who runs them looks later.
     if not images.is_cuda:
-        finite = torch.isfinite(images).flatten(1).all(1)
-        if not bool(finite.all()):
-            bad = first_index + int(torch.nonzero(~finite)[0])
-            raise ValueError(f"inputs: expected finite images, got NaN or infinity in image {bad}")
+        refuse_non_finite([Finite.of(first_index, images, NOT_FINITE)])
+
+
+class Finite(NamedTuple):
+    """Which images of a batch had only finite numbers, where that was not waited for.
+
+    Attributes:
+        first_index: Number of the first image.
+        finite: (N,) booleans, on the device.
+        message: What is said of the first image that had not, with ``{image}`` for its number.
+    """
+
+    first_index: int
+    finite: Tensor
+    message: str
+
+    @classmethod
+    def of(cls, first_index: int, values: Tensor, message: str) -> Finite:
+        """Look at values (N, ...), one entry for each image."""
+        return cls(first_index, torch.isfinite(values).flatten(1).all(1), message)
+
+
+def refuse_non_finite(pending: list[Finite]) -> None:
+    """Raise for the first image with something that is not finite; forget the images looked at."""
+    bad = [
+        (batch.first_index + int(torch.nonzero(~batch.finite)[0]), number, batch.message)
+        for number, batch in enumerate(pending)
+        if not bool(batch.finite.all())
+    ]
+    pending.clear()
+    if bad:
+        image, _, message = min(bad)
+        raise ValueError(message.format(image=image))
 
 
 def count_images(inputs: Any, max_examples: int | None) -> int | None:

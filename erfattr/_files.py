@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from erfattr import __version__
 from erfattr._checks import check_positive_int, describe
 
 _FORMAT = 1
-_PACKAGES = ("erfattr", "torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
+_PACKAGES = ("torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
 
 
 class StateFile:
@@ -180,5 +181,6 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "torch_threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        # Ours not from the metadata, which a checkout on PYTHONPATH does not have.
+        "versions": {"erfattr": __version__, **{name: version(name) for name in _PACKAGES}},
     }

@@ -128,6 +128,16 @@ def prepared(
     return duplicate, tuple(done)
 
 
+def rounds_to_tf32(device: torch.device | None, dtype: torch.dtype | None) -> bool:
+    """Whether PyTorch is set to round the factors of float32 convolutions to 10 bits, as it does on CUDA."""
+    if device is None or device.type != "cuda" or dtype is not torch.float32:
+        return False
+    convolutions = getattr(torch.backends.cudnn, "conv", None)
+    if convolutions is None:  # before PyTorch 2.9
+        return bool(torch.backends.cudnn.allow_tf32)
+    return bool(convolutions.fp32_precision == "tf32")
+
+
 def _copied(model: nn.Module, begun: Collection[str] | None) -> nn.Module:
     """Return a copy of a module that shares the weights' memory, so that it costs next to nothing.
 

@@ -16,7 +16,7 @@ ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("__"))
 TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name != "examples")
 # Tests of the package as a whole.
-OF_ALL = {Path(name) for name in ("test_contract.py", "test_house.py")}
+OF_ALL = {Path(name) for name in ("test_contract.py", "test_cuda.py", "test_house.py")}
 # Names that say nothing about what a module holds.
 EMPTY_NAMES = {"base", "common", "core", "helper", "helpers", "misc", "tools", "util", "utils"}
 

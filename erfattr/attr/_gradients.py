@@ -38,6 +38,12 @@ class Batch(NamedTuple):
     extra: tuple[Any, ...]
     first_index: int
 
+    def part(self, start: int, images: int | None) -> Batch:
+        """Return so many of the images from this one on; ``None``: all that are left."""
+        chosen = slice(start, None if images is None else start + images)
+        labels = None if self.labels is None else self.labels[chosen]
+        return self._replace(images=self.images[chosen], labels=labels, first_index=self.first_index + start)
+
 
 @dataclass(frozen=True)
 class ResolvedSource:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from erfattr.attr._gradients import Batch, GradientPlan
 from erfattr.attr._memory import remembered
 from erfattr.attr.layouts import ConstantMeanError
 from erfattr.attr.sources import Source
-from erfattr.execution import Execution, prepared
+from erfattr.execution import Execution, prepared, rounds_to_tf32
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
 from erfattr.receptive_field.trace import Trace, trace_layers
 
@@ -97,6 +98,7 @@ class Run:
         device: Where images are put.
         dtype: What they are converted to.
         channels_last: Whether they are laid out so.
+        fits: How many of them fit into the device's memory, as far as it is known.
     """
 
     plan: GradientPlan
@@ -104,10 +106,34 @@ class Run:
     device: torch.device | None
     dtype: torch.dtype | None
     channels_last: bool
+    fits: Fits = field(default_factory=lambda: Fits())
 
     def maps(self, batch: Batch) -> list[Tensor]:
-        """Return for each source the rectified gradient of every image, (N, H, W)."""
-        return self.plan.maps(self.moved(batch))
+        """Return for each source the rectified gradient of every image, (N, H, W).
+
+        A batch that the GPU's memory does not hold is run in parts: image by image the maps are the same.
+
+        Raises:
+            ValueError: the memory does not hold one image, or not a batch with further arguments.
+        """
+        parts: list[list[Tensor]] = []
+        start = 0
+        while start < len(batch.images):
+            part = batch.part(start, self.fits.images) if not batch.extra else batch
+            try:
+                parts.append(self.plan.maps(self.moved(part)))
+            except torch.cuda.OutOfMemoryError as error:
+                if len(part.images) == 1 or batch.extra:
+                    raise ValueError(too_large(part.images, batch.extra)) from error
+                half = len(part.images) // 2
+            else:
+                start += len(part.images)
+                continue
+            # Not before the error is gone, which holds on to what was computed.
+            self.fits.halved(half, len(batch.images))
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(of_source) for of_source in zip(*parts, strict=True)]
 
     def moved(self, batch: Batch) -> Batch:
         """Return the part of the images that is run, where and as the model wants it."""
@@ -115,11 +141,42 @@ class Run:
         if cone is not None:
             images = images[:, :, cone.rows[0] : cone.rows[1], cone.columns[0] : cone.columns[1]]
         layout = torch.channels_last if self.channels_last else torch.preserve_format
-        # Pinned memory is copied while the device works on the batch before.
         if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
-            images = images.pin_memory()
-        images = images.to(device=self.device, dtype=self.dtype, non_blocking=True, memory_format=layout)
+            # Pinned memory is copied while the device works on the batch before; the device converts it
+            # faster than this processor, and a conversion here would not be pinned.
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        images = images.to(device=self.device, dtype=self.dtype, memory_format=layout)
         return batch._replace(images=images)
+
+
+@dataclass
+class Fits:
+    """How many images the device's memory holds at a time; ``None``: more than any batch so far."""
+
+    images: int | None = None
+
+    def halved(self, images: int, wanted: int) -> None:
+        """Take fewer images from now on, and say so."""
+        torch.cuda.empty_cache()
+        self.images = images
+        warnings.warn(
+            f"inputs: the GPU's memory does not hold {wanted} images; they are run {images} at a time",
+            stacklevel=2,
+        )
+
+
+def too_large(images: Tensor, extra: tuple[Any, ...]) -> str:
+    """Say what to do where the GPU's memory does not hold what cannot be parted."""
+    one = tuple(images.shape[1:])
+    if extra:
+        return (
+            f"inputs: the GPU's memory does not hold {len(images)} images of shape {one}, which have further "
+            "arguments and are not parted; give smaller batches"
+        )
+    return (
+        f"inputs: the GPU's memory does not hold one image of shape {one}; give smaller images, or run the "
+        "model on the CPU"
+    )
 
 
 class Start(NamedTuple):
@@ -215,7 +272,9 @@ def _begun(
     trace = _traced(model, layers, shape[1:], channels) if wanted and not batch.extra else None
     folds = () if trace is None else trace.folds
     ran, computed = prepared(model, execution, set(plan.modules), folds=folds, begun=layers.begun)
-    _, dtype = device_and_dtype(ran)
+    device, dtype = device_and_dtype(ran)
+    if rounds_to_tf32(device, dtype):
+        computed += ("convolutions in TF32",)
     modules = {name: ran.get_submodule(name) for name in plan.modules}
     run = Run(
         replace(plan, model=ran, modules=modules),
@@ -350,15 +409,3 @@ def _cropped(
         if float((before.values - after.values).abs().max()) > tolerance:
             return None
     return replace(cropped, plan=replace(plan, modules=whole.modules))
-
-
-def refuse_non_finite(pending: list[tuple[int, Tensor]]) -> None:
-    """Raise for the first image with a non-finite gradient; forget the images looked at."""
-    bad = [
-        first_index + int(torch.nonzero(~finite)[0])
-        for first_index, finite in pending
-        if not bool(finite.all())
-    ]
-    pending.clear()
-    if bad:
-        raise ValueError(f"model: the gradient of image {min(bad)} is not finite")

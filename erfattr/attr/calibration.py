@@ -13,7 +13,15 @@ from captum.attr import Attribution, LayerAttribution, NeuronAttribution
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erfattr._batches import arguments_of_each, as_arguments, count_images, numbered_batches
+from erfattr._batches import (
+    NOT_FINITE,
+    Finite,
+    arguments_of_each,
+    as_arguments,
+    count_images,
+    numbered_batches,
+    refuse_non_finite,
+)
 from erfattr._checks import check_choice, check_positive_int, describe
 from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
 from erfattr.attr.targets import OutputTarget, named_classes
@@ -31,6 +39,7 @@ _OF_THE_CALL = {
     "show_progress",
     "target",
 }
+_MAPS = "inputs: expected finite attributions, got NaN or infinity in image {image}"
 # The modes of ``torch.nn.functional.interpolate`` for images.
 INTERPOLATE_MODES = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 
@@ -127,10 +136,9 @@ def calibrate(
                     chosen = named_classes(target, model(images, *extra), labels, first_index)
             found = method.attribute(images, target=chosen, **settings)
             maps = to_size(found, size, interpolate_mode).detach().abs().mean(1)
-            finite = torch.isfinite(maps).flatten(1).all(1)
-            if not bool(finite.all()):
-                bad = first_index + int(torch.nonzero(~finite)[0])
-                raise ValueError(f"inputs: expected finite attributions, got NaN or infinity in image {bad}")
+            # Images on a GPU were not looked at before, and a ReLU's gradient hides their NaN.
+            looked_at = [Finite.of(first_index, images, NOT_FINITE), Finite.of(first_index, maps, _MAPS)]
+            refuse_non_finite(looked_at)
             streaming.update(maps, first_index)
             bar.update(len(images))
     if streaming.n_images == 0:

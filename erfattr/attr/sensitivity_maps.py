@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from erfattr._batches import arguments_of_each, as_arguments, count_images, numbered_batches
+from erfattr._batches import (
+    NOT_FINITE,
+    Finite,
+    arguments_of_each,
+    as_arguments,
+    count_images,
+    numbered_batches,
+    refuse_non_finite,
+)
 from erfattr._checks import (
     Rectify,
     ToleranceOf,
@@ -24,7 +32,7 @@ from erfattr._checks import (
 from erfattr._model import refuse_batch_statistics, untouched
 from erfattr._processes import agree, rank_and_world
 from erfattr.attr._gradients import Batch
-from erfattr.attr._run import Placement, Run, begin_run, refuse_non_finite
+from erfattr.attr._run import Placement, Run, begin_run
 from erfattr.attr.sources import Source
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import corrected_imbalance
@@ -32,6 +40,7 @@ from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
 _CHECK_INTERVAL = 16
+_GRADIENT = "model: the gradient of image {image} is not finite"
 # The precision is looked at each time this share of images has come on top, so that looking costs little.
 _LOOK_AGAIN = 1.1
 
@@ -291,7 +300,7 @@ class SensitivityMaps:
         arguments = arguments_of_each(inputs, as_arguments(additional_forward_args))
         wants_labels = any(source.wants_labels for source in self.sources)
         run: Run | None = None
-        pending: list[tuple[int, Tensor]] = []
+        pending: list[Finite] = []
         total = count_images(inputs, max_examples)
         with tqdm(total=total, initial=start, unit="image", disable=not show_progress) as bar:
             for first_index, images, labels in numbered_batches(
@@ -311,9 +320,9 @@ class SensitivityMaps:
                     )
                 else:
                     maps = run.maps(batch)
-                pending.extend(
-                    (first_index, torch.isfinite(batch_maps).flatten(1).all(1)) for batch_maps in maps
-                )
+                if images.is_cuda:  # a ReLU's gradient hides their NaN
+                    pending.append(Finite.of(first_index, images, NOT_FINITE))
+                pending += [Finite.of(first_index, batch_maps, _GRADIENT) for batch_maps in maps]
                 if not maps[0].is_cuda or len(pending) >= _CHECK_INTERVAL * len(self.sources):
                     refuse_non_finite(pending)
                 yield first_index, run, maps

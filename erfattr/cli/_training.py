@@ -44,7 +44,9 @@ def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.M
 
 def hardware(options: argparse.Namespace) -> Hardware:
     """Return where to train."""
-    return Hardware(options.accelerator, options.devices, options.precision, options.workers)
+    return Hardware(
+        options.accelerator, options.devices, options.precision, options.workers, options.resident
+    )
 
 
 def result_line(run: TrainingRun) -> str:

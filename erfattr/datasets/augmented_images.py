@@ -84,6 +84,7 @@ class AugmentedDataset(Dataset[Any]):
         self.seed = seed
         self.fixed = fixed
         self.mean, self.std = check_constants(mean, std)
+        self._labels: Tensor | None = None
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -107,6 +108,29 @@ class AugmentedDataset(Dataset[Any]):
         pixels, labels = self._transformed(index, self._random_numbers(index))
         image = standardize(pixels, self.mean, self.std)
         return (image, *labels) if labels else image
+
+    def pixels(self, index: int) -> Tensor:
+        """Return an image as it is before any change: uint8, or floating-point of 0..1, (3, H, W)."""
+        item = self.images[index]
+        return _as_tensor(item[0] if isinstance(item, (tuple, list)) else item)
+
+    def labels(self) -> Tensor:
+        """Return the label of every item of this epoch, int64 (N,)."""
+        if self._labels is None:  # asking a folder for one decodes its image
+            self._labels = torch.tensor([int(self.images[index][1]) for index in range(len(self))])
+        return self._labels
+
+    def finished(
+        self,
+        pixels: Tensor,
+        labels: Tensor,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Tensor:
+        """Return changed images of 0..255, (N, 3, H, W) on any device, as items are: normalised, float32.
+
+        ``labels`` and ``generator`` are for data sets that add to the images.
+        """
+        return standardize(pixels, self.mean, self.std)
 
     def _random_numbers(self, *place: int) -> np.random.Generator:
         epoch = _FIXED if self.fixed else self.epoch

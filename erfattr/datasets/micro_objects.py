@@ -100,6 +100,27 @@ class MicroObjectDataset(AugmentedDataset):
         pixels[:, top : top + side, left : left + side] = self._paint[label][:, None, None]
         return standardize(pixels, self.mean, self.std), label
 
+    def labels(self) -> Tensor:
+        """Return the class of every item's object in this epoch, int64 (N,)."""
+        return torch.tensor([self._label(index) for index in range(len(self))])
+
+    def finished(self, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images of 0..255, (N, 3, H, W), with an object of its label at a random place in each."""
+        count, _, height, width = pixels.shape
+        side, device = self.object_size, pixels.device
+        if side > min(height, width):
+            raise ValueError(
+                f"object_size: expected at most the images' {min(height, width)} pixels, got {side}"
+            )
+        covered = []
+        for length in (height, width):
+            first = torch.randint(length - side + 1, (count, 1), generator=generator, device=device)
+            place = torch.arange(length, device=device)
+            covered.append((place >= first) & (place < first + side))
+        object_mask = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+        paint = self._paint.to(device, pixels.dtype)[labels][:, :, None, None]
+        return super().finished(torch.where(object_mask, paint, pixels), labels, generator)
+
     def _label(self, index: int) -> int:
         epoch = self.epoch
         if self._classes is None or self._classes[0] != epoch:

@@ -46,7 +46,10 @@ def standardize(
         >>> standardize(white, mean=(0.5, 0.5, 0.0), std=(0.5, 0.25, 1.0)).flatten().tolist()
         [1.0, 2.0, 1.0]
     """
-    shift, scale = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
+    shift, scale = (
+        torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).to(images.device, non_blocking=True)
+        for values in (mean, std)
+    )
     return (images.float() / 255 - shift) / scale
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from erfattr._checks import check_positive_int
@@ -69,8 +70,9 @@ class MapStatistics:
 class StreamingStatistics:
     """Accumulates per-image maps in float64, in memory that does not grow with their number.
 
-    Sums are kept for each of ``groups`` interleaved groups and added image by image in order, so the result
-    does not depend on how the images were batched.
+    Sums are kept for each of ``groups`` interleaved groups. On the CPU they are added image by image in
+    order, so the result does not depend on how the images were batched; on a GPU batch by batch, which
+    changes the last bits of float64.
 
     Args:
         groups: Number of groups, at least 2. The relative precision of a jackknife standard error is about
@@ -122,6 +124,18 @@ class StreamingStatistics:
                 f"maps: expected maps of shape {tuple(self._squares.shape)}, got {tuple(maps.shape[1:])}"
             )
         start = self.n_images if first_index is None else first_index
+        if maps.is_cuda:
+            self._add_at_once(maps, start)
+        else:
+            self._add_in_order(maps, start)
+        for index in range(start, start + len(maps)):
+            self._counts[index % self.groups] += 1
+        self.n_images += len(maps)
+
+    def _add_in_order(self, maps: Tensor, start: int) -> None:
+        """Add image by image, so that the last bit does not depend on the batches either."""
+        assert self._sums is not None
+        assert self._squares is not None
         # At most one image of each group at a time: every group is summed in the order of its images.
         for offset in range(0, len(maps), self.groups):
             part = maps[offset : offset + self.groups]
@@ -129,11 +143,18 @@ class StreamingStatistics:
             before = min(len(part), self.groups - first)
             self._sums[first : first + before] += part[:before]
             self._sums[: len(part) - before] += part[before:]
-            for k in range(len(part)):
-                self._counts[(first + k) % self.groups] += 1
         for image_map in maps:
             self._squares.addcmul_(image_map, image_map)
-        self.n_images += len(maps)
+
+    def _add_at_once(self, maps: Tensor, start: int) -> None:
+        """Add a batch with a few kernels: on a GPU one for each image takes longer than small maps do."""
+        assert self._sums is not None
+        assert self._squares is not None
+        before = start % self.groups
+        after = -(before + len(maps)) % self.groups
+        padded = F.pad(maps, (0, 0, 0, 0, before, after))
+        self._sums += padded.view(-1, self.groups, *maps.shape[1:]).sum(0)
+        self._squares += maps.square().sum(0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything accumulated so far, as tensors on the CPU, numbers and lists."""

@@ -28,12 +28,15 @@ from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Recipe
+from erfattr.training.resident import ResidentBatches, ResidentItems
 from erfattr.training.tasks import task_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 CHECKPOINT = "last.ckpt"
+# Steps on a GPU between two looks at the loss.
+_LOOK_AFTER = 32
 
 
 class NonFiniteLossError(ValueError):
@@ -77,24 +80,25 @@ class Fitting(LightningModule):
         recipe: How.
         data: On what.
         seed: Of the order of the images, and of random numbers inside the network.
-        num_workers: Processes that prepare images, for each process that trains.
+        hardware: Says how images are prepared.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, data: TrainingData, seed: int, num_workers: int
+        self, model: nn.Module, recipe: Recipe, data: TrainingData, seed: int, hardware: Hardware
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.data = data
         self.seed = seed
-        self.num_workers = num_workers
+        self.hardware = hardware
         self.task = task_of(recipe)
         self.history: list[dict[str, float]] = []
         # By hand: Lightning's ModelCheckpoint(monitor=...) forgets the best of a folder that was moved.
         self.best: Best | None = None
         self.accuracy = math.nan
         self._metric = self.task.metric()
+        self._losses: list[Tensor] = []
         self._begun = 0.0
         self._seconds = math.nan
 
@@ -104,6 +108,17 @@ class Fitting(LightningModule):
         # torchvision's Inception and GoogLeNet add auxiliary outputs in training mode.
         logits: Tensor = getattr(output, "logits", output)
         return logits
+
+    def configure_model(self) -> None:
+        """Lay the weights out as a GPU's convolutions want them; the numbers are the same."""
+        if self._root.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+
+    @property
+    def _root(self) -> torch.device:
+        """The device of this process; the module itself is put there later."""
+        device: torch.device = self.trainer.strategy.root_device
+        return device
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Stochastic gradient descent, its rate on a cosine over the epochs."""
@@ -120,8 +135,14 @@ class Fitting(LightningModule):
     # Data. A loader's own generator draws the seeds of its workers, which nothing here depends on; without it
     # they would come out of the global state, more of them in a run that was resumed.
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | ResidentBatches:
         """Return the training batches; incomplete ones are left out."""
+        if self.hardware.resident:
+            batches = ResidentBatches(
+                self.data.train, self.recipe, self._root, seed=_number(self.seed), share=self._share
+            )
+            batches.set_epoch(len(self.history))
+            return batches
         sampler = EpochSampler(
             self.data.train,
             self.trainer.world_size,
@@ -134,13 +155,22 @@ class Fitting(LightningModule):
         sampler.set_epoch(len(self.history))
         return self._loader(self.data.train, sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | ResidentItems:
         """Return what is looked at after each epoch."""
         part: AugmentedDataset = getattr(self.data, self.task.watched)
         return self.evaluation_loader(part)
 
-    def evaluation_loader(self, part: AugmentedDataset) -> DataLoader[Any]:
+    def evaluation_loader(self, part: AugmentedDataset) -> DataLoader[Any] | ResidentItems:
         """Return batches of a part whose items are fixed."""
+        if self.hardware.resident:
+            return ResidentItems(
+                part,
+                self.recipe,
+                self._root,
+                batch_size=self._batch_size,
+                num_workers=self.hardware.num_workers,
+                share=self._share,
+            )
         sampler = None
         if self.trainer.world_size > 1:
             sampler = EpochSampler(
@@ -148,15 +178,23 @@ class Fitting(LightningModule):
             )
         return self._loader(part, sampler, drop_last=False)
 
+    @property
+    def _share(self) -> tuple[int, int]:
+        return self.trainer.global_rank, self.trainer.world_size
+
+    @property
+    def _batch_size(self) -> int:
+        return self.recipe.batch_size // self.trainer.world_size
+
     def _loader(
         self, part: AugmentedDataset, sampler: EpochSampler | None, drop_last: bool
     ) -> DataLoader[Any]:
         return DataLoader(
             part,
-            self.recipe.batch_size // self.trainer.world_size,
+            self._batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=self.hardware.num_workers,
+            persistent_workers=self.hardware.num_workers > 0,
             pin_memory=self.device.type == "cuda",
             drop_last=drop_last,
             generator=torch.Generator(),
@@ -177,16 +215,27 @@ class Fitting(LightningModule):
         """Return the loss of a batch."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels)
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteLossError(
-                f"loss: {loss.item()} in epoch {self.current_epoch + 1} of {self.recipe.name}; a smaller "
-                f"learning rate than {self.recipe.learning_rate} may do"
-            )
+        self._losses.append(loss.detach())
+        # A GPU works on while the next steps are queued; to look at a loss is to wait for it.
+        if loss.device.type != "cuda" or len(self._losses) >= _LOOK_AFTER:
+            self._refuse_non_finite()
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
+    def _refuse_non_finite(self) -> None:
+        losses = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        bad = next((loss for loss in losses if not math.isfinite(loss)), None)
+        if bad is not None:
+            raise NonFiniteLossError(
+                f"loss: {bad} in epoch {self.current_epoch + 1} of {self.recipe.name}; a smaller "
+                f"learning rate than {self.recipe.learning_rate} may do"
+            )
+
     def on_validation_start(self) -> None:
         """Note how long training took."""
+        if self._losses:
+            self._refuse_non_finite()
         self._seconds = time.perf_counter() - self._begun
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

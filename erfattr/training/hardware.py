@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from erfattr._checks import check_choice, check_non_negative_int, check_positive_int
+from erfattr._checks import check_bool, check_choice, check_non_negative_int, check_positive_int
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -24,9 +24,12 @@ class Hardware:
         devices: Number of GPUs, or of processes on the CPU. They share every batch.
         precision: Lightning's word: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
         num_workers: Processes that prepare images, for each device; 0 prepares them between the steps.
+        resident: Keep the images on the device and change them there, a batch at a time
+            (`ResidentBatches`): a fast GPU does not wait for processors. The changes are drawn from the same
+            distributions, but are not those of a run without it.
 
     Raises:
-        TypeError: ``devices`` or ``num_workers`` is not an integer.
+        TypeError: ``devices`` or ``num_workers`` is not an integer, or ``resident`` not a boolean.
         ValueError: an unknown word, or a number that is too small.
     """
 
@@ -34,9 +37,11 @@ class Hardware:
     devices: int = 1
     precision: Precision = "32-true"
     num_workers: int = 0
+    resident: bool = False
 
     def __post_init__(self) -> None:
         check_choice("accelerator", self.accelerator, ACCELERATORS)
         check_positive_int("devices", self.devices)
         check_choice("precision", self.precision, PRECISIONS)
         check_non_negative_int("num_workers", self.num_workers)
+        check_bool("resident", self.resident)

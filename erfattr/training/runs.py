@@ -123,7 +123,7 @@ def train(
         trainer = fitting.make_trainer(folder, recipe.epochs, hardware, show_progress=show_progress)
         if not begun and is_first_process():
             run.save({})
-        module = fitting.Fitting(model, recipe, data, seed, hardware.num_workers)
+        module = fitting.Fitting(model, recipe, data, seed, hardware)
         checkpoint = folder / fitting.CHECKPOINT
         with fitting.interruptible(trainer):
             trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
@@ -177,6 +177,7 @@ def _identity(
         "seed": seed,
         "devices": hardware.devices,
         "precision": hardware.precision,
+        **({"images on the device": True} if hardware.resident else {}),
         **settings,
     }
 

@@ -172,6 +172,11 @@ def training_options() -> argparse.ArgumentParser:
         metavar="N",
         help="prepare images in so many processes for each device",
     )
+    hardware.add_argument(
+        "--resident",
+        action="store_true",
+        help="keep the images in the GPU's memory and change them there, for a GPU that waits for --workers",
+    )
     hardware.add_argument("--no-progress", action="store_true", help="show no progress bar")
     return parent
 
