@@ -226,7 +226,9 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
                 "erfattr": ours.perturb,
                 "torchattacks": torchattacks_side(model, population, generations),
             }
-            if budget >= 400:  # its population of 400 is more than the smallest budget
+            if (
+                budget >= 400 and "ART" in options.sides
+            ):  # its population of 400 is more than the smallest budget
                 sides["ART"] = art_side(model, budget // 400 - 1)
             sides = {side: attack for side, attack in sides.items() if side in options.sides}
             outcomes: dict[str, list[Tensor]] = {side: [] for side in sides}

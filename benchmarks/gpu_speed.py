@@ -24,8 +24,9 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Bench:
         self.known: dict[tuple[str, str, str], dict[str, Any]] = {}
         if self.file is not None and self.file.is_file():
             saved = json.loads(self.file.read_text(encoding="utf-8"))
-            if saved["machine"] == name and saved["image_size"] == self.size:
+            if (saved["machine"], saved["image_size"]) == (name, self.size):
                 self.known = {(row["model"], row["layer"], row["side"]): row for row in saved["rows"]}
 
     def wait(self) -> None:
@@ -112,6 +113,7 @@ class Bench:
             "images_a_second": 1 / an_image,
             "times_the_loop": None if loop is None else loop / an_image,
             "first_call_s": first,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **more,
         }
         if self.device.type == "cuda":
@@ -209,7 +211,9 @@ def output_loop(model: nn.Module, images: Tensor) -> Tensor:
     return total / len(images)
 
 
-def floor(bench: Bench, name: str, model: nn.Module, batch: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+def floor(
+    bench: Bench, name: str, model: nn.Module, images: Sequence[Tensor], dtype: torch.dtype
+) -> Callable[[], Tensor]:
     """Return the fastest pass to the last layer that is written by hand, replayed as a CUDA graph."""
     folds = trace_layers(model, {}, (bench.size, bench.size), 3).folds
     copied, _ = prepared(model, Execution(crop=False), folds=folds)
@@ -219,7 +223,7 @@ def floor(bench: Bench, name: str, model: nn.Module, batch: int, dtype: torch.dt
         stages: list[nn.Module] = [copied.get_submodule(one) for one in names]
     else:
         stages = [copied.get_submodule("features")]
-    static = torch.empty(batch, 3, bench.size, bench.size, dtype=dtype, device=bench.device)
+    static = torch.empty(len(images[0]), 3, bench.size, bench.size, dtype=dtype, device=bench.device)
     static = static.contiguous(memory_format=torch.channels_last).requires_grad_(True)
     total = torch.zeros(bench.size, bench.size, device=bench.device)
 
@@ -246,11 +250,11 @@ def floor(bench: Bench, name: str, model: nn.Module, batch: int, dtype: torch.dt
 
     def run() -> Tensor:
         total.zero_()
-        for part in bench.images.split(batch):
+        for part in images:
             with torch.no_grad():
                 static.copy_(part)
             replay()
-        return total / len(bench.images)
+        return total / sum(map(len, images))
 
     return run
 
@@ -301,40 +305,34 @@ def ours(bench: Bench, name: str, model: nn.Module) -> None:
 
 
 def floors(bench: Bench, name: str, model: nn.Module) -> None:
-    """Time the floor beside ours, in turn, at the last layer."""
+    """Time the floor beside ours at the last layer, over so many images that the set-up counts little."""
     layer = LAYERS[name][-1]
-    for dtype, execution in (
-        (torch.bfloat16, Execution(precision="bfloat16", crop=False)),
-        (torch.float32, Execution(crop=False)),
+    for dtype, switched_on, times in (
+        (torch.bfloat16, True, 8),
+        (torch.float32, True, 4),
+        (torch.float32, False, 2),
     ):
-        word = str(dtype).removeprefix("torch.")
+        word = "TF32" if switched_on and dtype is torch.float32 else str(dtype).removeprefix("torch.")
         batch = bench.sizes[-2]
-        # Both hold their own copy of the activations, so the floor goes first and gives its memory back.
-        its = bench.row(
-            name,
-            layer,
-            f"floor, {word}, batches of {batch}",
-            len(bench.images),
-            floor(bench, name, model, batch, dtype),
-        )
+        images = bench.images.split(batch) * (1 if bench.toy else times)
+        count = sum(map(len, images))
+        execution = Execution(precision="bfloat16" if word == "bfloat16" else None, crop=False)
         call = maps_of(name, model, layer, execution)
-        mine = bench.row(
-            name,
-            layer,
-            f"erfattr, {word}, whole images, {batch}",
-            len(bench.images),
-            lambda call=call, batch=batch: call(bench.images.split(batch)),
-            precision=word,
-            batch=batch,
-        )
-        bench.add(
-            {
-                "model": name,
-                "layer": layer,
-                "side": f"share of the floor, {word}",
-                "share": its["ms_an_image"] / mine["ms_an_image"],
-            }
-        )
+        with tf32(switched_on):
+            floor_call = floor(bench, name, model, images, dtype)
+            its = bench.row(name, layer, f"floor, {word}, {count} images", count, floor_call)
+            mine = bench.row(
+                name,
+                layer,
+                f"erfattr, {word}, whole {count} images",
+                count,
+                lambda call=call, images=images: call(images),
+                precision=word,
+                batch=batch,
+            )
+        share = its["ms_an_image"] / mine["ms_an_image"]
+        bench.add({"model": name, "layer": layer, "side": f"share of the floor, {word}", "share": share})
+        print(f"{name} {layer} {word}: {100 * share:.1f} % of the floor", flush=True)
 
 
 def files(bench: Bench, name: str, model: nn.Module) -> None:
@@ -391,7 +389,7 @@ def profile(bench: Bench, name: str, model: nn.Module) -> None:
         )
         by_name: dict[str, float] = {}
         for start, end, kernel in kernels:
-            by_name[kernel[:80]] = by_name.get(kernel[:80], 0.0) + (end - start) / 1000
+            by_name[kernel[:400]] = by_name.get(kernel[:400], 0.0) + (end - start) / 1000
         busy, until, gaps = 0.0, None, []
         for start, end, _ in kernels:
             if until is not None and start > until:

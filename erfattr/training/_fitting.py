@@ -329,6 +329,17 @@ def make_trainer(folder: Path, epochs: int, hardware: Hardware, *, show_progress
 
 
 @contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try which of its kernels is fastest: all batches have one shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning's notes on hardware, worker counts and folders to itself; warnings of torch stay."""
     logger = logging.getLogger("lightning.pytorch")

@@ -125,7 +125,7 @@ def train(
             run.save({})
         module = fitting.Fitting(model, recipe, data, seed, hardware)
         checkpoint = folder / fitting.CHECKPOINT
-        with fitting.interruptible(trainer):
+        with fitting.interruptible(trainer), fitting.fastest_convolutions():
             trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
             outcome = module.finish()
     result = TrainingRun(
