@@ -122,7 +122,7 @@ class Photographs:
     def __init__(self, options: argparse.Namespace) -> None:
         split = stratified_split(class_folders(options.data, Path(options.data).parent), 0)
         self.size = options.size
-        self.map_images, _ = read(split["train"][:: len(split["train"]) // 512], self.size)
+        self.map_images, _ = read(split["train"][:: max(len(split["train"]) // 512, 1)], self.size)
         self.images, self.labels = read(split["test"] + split["validation"], self.size)
         self.order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(options.seed))
 
@@ -222,15 +222,12 @@ def peers(options: argparse.Namespace, photographs: Photographs) -> list[dict[st
             ours = OnePixelAttack(
                 model, 0.0, 1.0, population_size=population, max_generations=generations, seed=options.seed
             )
-            sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-                "erfattr": ours.perturb,
-                "torchattacks": torchattacks_side(model, population, generations),
-            }
-            if (
-                budget >= 400 and "ART" in options.sides
-            ):  # its population of 400 is more than the smallest budget
+            sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"erfattr": ours.perturb}
+            if "torchattacks" in options.sides:
+                sides["torchattacks"] = torchattacks_side(model, population, generations)
+            # Its population of 400 is more than the smallest budget.
+            if "ART" in options.sides and budget >= 400:
                 sides["ART"] = art_side(model, budget // 400 - 1)
-            sides = {side: attack for side, attack in sides.items() if side in options.sides}
             outcomes: dict[str, list[Tensor]] = {side: [] for side in sides}
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             blocks = list(zip(images.split(options.block), labels.split(options.block), strict=True))
@@ -720,7 +717,7 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=int, default=2000, help="largest number of candidates, for peers")
     parser.add_argument(
-        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="for peers (default: all three)"
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="for peers, beside ours (default: all)"
     )
     parser.add_argument("--device", default="cpu", help="for peers: torch device (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="for overhead")

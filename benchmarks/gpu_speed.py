@@ -175,9 +175,12 @@ def peers(bench: Bench, name: str, model: nn.Module) -> None:
             batch,
             lambda watched=watched, batch=batch: captum_batches(model, watched, bench.images[:batch], batch),
         )
-    import openerf.erf
-    import timm
-
+    try:
+        import openerf.erf
+        import timm
+    except ImportError as error:
+        print(f"openerf is left out: {error}", flush=True)
+        return
     whole, small, target = PEERS[name]
     peer = timm.create_model(small if bench.toy else whole).eval().to(bench.device)
     original = openerf.erf.FlatImageDataset

@@ -82,13 +82,14 @@ PY
 speed() { "$PYTHON" benchmarks/gpu_speed.py --json "$OUT/speed.json" $rehearse; }
 
 attack() {
-    local data=$WORK/caltech101
+    local data=$WORK/caltech101 sides=(erfattr)
+    if "$PYTHON" -c 'import torchattacks'; then sides+=(torchattacks); fi
     if [ -n "$rehearse" ]; then
         "$PYTHON" benchmarks/attack.py --data "$data" --parts peers --models resnet18/none --peer-images 2 \
-            --block 2 --size 32 --budget 100 --sides erfattr torchattacks --output "$WORK/attack"
+            --block 2 --size 32 --budget 100 --sides "${sides[@]}" --output "$WORK/attack"
     else
         "$PYTHON" benchmarks/attack.py --data "$data" --parts peers --models demo resnet50/none --peer-images 32 \
-            --threads 16 --budget 400 --sides erfattr torchattacks --device cuda --output "$WORK/attack"
+            --threads 16 --budget 400 --sides "${sides[@]}" --device cuda --output "$WORK/attack"
     fi && cp "$WORK/attack/peers.json" "$OUT/attack.json"
 }
 

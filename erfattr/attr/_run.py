@@ -118,19 +118,27 @@ class Run:
         """
         parts: list[list[Tensor]] = []
         start = 0
+        size = self.fits.images
         while start < len(batch.images):
-            part = batch.part(start, self.fits.images) if not batch.extra else batch
+            part = batch if batch.extra else batch.part(start, size)
             try:
                 parts.append(self.plan.maps(self.moved(part)))
             except torch.cuda.OutOfMemoryError as error:
                 if len(part.images) == 1 or batch.extra:
                     raise ValueError(too_large(part.images, batch.extra)) from error
-                half = len(part.images) // 2
+                size = len(part.images) // 2
             else:
                 start += len(part.images)
                 continue
             # Not before the error is gone, which holds on to what was computed.
-            self.fits.halved(half, len(batch.images))
+            torch.cuda.empty_cache()
+        if size != self.fits.images:
+            self.fits.images = size
+            warnings.warn(
+                f"inputs: the GPU's memory does not hold {len(batch.images)} images; "
+                f"they are run {size} at a time",
+                stacklevel=2,
+            )
         if len(parts) == 1:
             return parts[0]
         return [torch.cat(of_source) for of_source in zip(*parts, strict=True)]
@@ -155,28 +163,14 @@ class Fits:
 
     images: int | None = None
 
-    def halved(self, images: int, wanted: int) -> None:
-        """Take fewer images from now on, and say so."""
-        torch.cuda.empty_cache()
-        self.images = images
-        warnings.warn(
-            f"inputs: the GPU's memory does not hold {wanted} images; they are run {images} at a time",
-            stacklevel=2,
-        )
-
 
 def too_large(images: Tensor, extra: tuple[Any, ...]) -> str:
     """Say what to do where the GPU's memory does not hold what cannot be parted."""
-    one = tuple(images.shape[1:])
+    count = "one image" if len(images) == 1 else f"{len(images)} images"
+    begun = f"inputs: the GPU's memory does not hold {count} of shape {tuple(images.shape[1:])}"
     if extra:
-        return (
-            f"inputs: the GPU's memory does not hold {len(images)} images of shape {one}, which have further "
-            "arguments and are not parted; give smaller batches"
-        )
-    return (
-        f"inputs: the GPU's memory does not hold one image of shape {one}; give smaller images, or run the "
-        "model on the CPU"
-    )
+        return f"{begun}, which have further arguments and are not parted; give smaller batches"
+    return f"{begun}; give smaller images, or run the model on the CPU"
 
 
 class Start(NamedTuple):
@@ -214,6 +208,10 @@ def begin_run(
 
     try:
         return begun()
+    except torch.cuda.OutOfMemoryError as error:
+        # Whole batches are run in parts; this was one image, or as few as are not parted.
+        first = batch.images if batch.extra else batch.images[:1]
+        raise ValueError(too_large(first, batch.extra)) from error
     except RuntimeError as error:
         other = other_dimensions(model)
         if other is not None:

@@ -16,6 +16,7 @@ def test_the_default_is_one_device_in_single_precision() -> None:
         "devices": 1,
         "precision": "32-true",
         "num_workers": 0,
+        "resident": False,
     }
 
 
@@ -26,6 +27,7 @@ def test_the_default_is_one_device_in_single_precision() -> None:
         ({"devices": 0}, ValueError, "devices: expected a positive integer, got 0"),
         ({"devices": "2"}, TypeError, "devices: expected a positive integer, got '2'"),
         ({"precision": "fp8"}, ValueError, "precision: expected one of '32-true'"),
+        ({"resident": 1}, TypeError, "resident: expected True or False, got 1"),
         ({"num_workers": -1}, ValueError, "num_workers: expected an integer of at least 0, got -1"),
         ({"num_workers": 0.5}, TypeError, "num_workers: expected an integer of at least 0, got 0.5"),
     ],
