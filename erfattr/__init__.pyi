@@ -37,6 +37,7 @@ from .metrics.sizes import SizeScores as SizeScores
 from .metrics.sizes import size_scores as size_scores
 from .metrics.statistics import MapSource as MapSource
 from .metrics.statistics import MapStatistics as MapStatistics
+from .metrics.weak_phases import weak_phases as weak_phases
 from .models.demo import demo_model as demo_model
 from .models.loading import load_model as load_model
 from .receptive_field.field import ReceptiveField as ReceptiveField

@@ -167,6 +167,8 @@ def _lines(report: MapReport) -> list[str]:
     """Return what a person reads of one map."""
     numbers = report.numbers()
     lines = [report.title]
+    if report.weak is not None:
+        lines.append(f"  {report.weak.sentence}")
     if report.source.layout not in ("", "(N, C, H, W), traced"):
         lines.append(f"  layout: {report.source.layout}")
     field = report.receptive_field

@@ -15,6 +15,7 @@ from erfattr.metrics.jackknife import FEWEST_GROUPS
 from erfattr.metrics.significance import PhaseEstimate, dead_pixels, estimate_phase_profile
 from erfattr.metrics.sizes import SizeScores, size_scores
 from erfattr.metrics.statistics import MapSource, MapStatistics
+from erfattr.metrics.weak_phases import WeakPhases, weak_phases
 from erfattr.receptive_field.field import ReceptiveField
 
 # Side in pixels of what a pixel is compared with, as `dead_pixels` takes it.
@@ -40,6 +41,7 @@ class MapReport:
             there is none or the map is smaller.
         profile: The phase profile; ``None`` without a period.
         phase: The profile with its standard errors; ``None`` as above, or for fewer images than that needs.
+        weak: Phases that are significantly weak, and what the ends of the profile receive; ``None`` as above.
         dead: Share of the pixels that are significantly weaker than half of their neighbourhood, as
             `dead_pixels` marks them; ``None`` where it cannot be told.
         relative_error: Median over pixels of standard error / mean, over pixels that are not zero.
@@ -56,6 +58,7 @@ class MapReport:
     period: tuple[int, int] | None
     profile: Tensor | None
     phase: PhaseEstimate | None
+    weak: WeakPhases | None
     dead: float | None
     relative_error: float
 
@@ -112,6 +115,7 @@ class MapReport:
                     "standard_error": self.phase.contrast_standard_error,
                 },
                 "phase_profile": self.profile,
+                "weak_phases": self.weak,
                 "share_of_dead_pixels": self.dead,
                 "computed": self.statistics.computed,
             }
@@ -147,13 +151,14 @@ def analyse_map(
         fit_error = str(error)
     if period is None and receptive_field is not None:
         period = receptive_field.period
-    profile, phase, dead = None, None, None
+    profile, phase, weak, dead = None, None, None, None
     grouped = len(statistics.group_sizes) >= FEWEST_GROUPS
     positive = bool((mean >= 0).all())
     usable = period is not None and max(period) > 1 and period[0] <= height and period[1] <= width
     if period is not None and usable and positive and _every_phase(mean, period):
         profile = phase_profile(mean, period)
         phase = estimate_phase_profile(statistics, period) if grouped else None
+        weak = weak_phases(statistics, period) if len(statistics.group_sizes) >= 4 else None
     if grouped and positive and min(height, width) >= _NEIGHBORHOOD:
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     reached = mean != 0
@@ -175,6 +180,7 @@ def analyse_map(
         period=period if profile is not None else None,
         profile=profile,
         phase=phase,
+        weak=weak,
         dead=dead,
         relative_error=float((statistics.standard_error[reached] / mean[reached].abs()).median()),
     )
