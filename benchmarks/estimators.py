@@ -327,7 +327,9 @@ def photographs(folder: str, count: int) -> None:
     from erfattr import DeadPixelMap, ImageFiles, ImageLoader
 
     model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
-    maps = DeadPixelMap(model).attribute(ImageLoader(ImageFiles(folder, count=count)), reduction="none")
+    maps = DeadPixelMap(model).attribute(
+        ImageLoader(ImageFiles(folder, count=count)), "mean", reduction="none"
+    )
     for order in (1, 2):
         print(f"\nMobileNetV2, L{order}: images, uncorrected, noise floor, corrected")
         for images in (n for n in COUNTS if n <= count):

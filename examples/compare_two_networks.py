@@ -13,14 +13,15 @@ from erfattr.report.map_plots import plot_map_row
 
 # %% [markdown]
 # The demo network against itself with BlurPool: each step of 2 is taken after a blur, which reads even and
-# odd rows alike. The weights are still those of the original, so train it before you use it to classify.
+# odd rows alike. The weights are still those of the original, so train it before you use it to classify. The
+# mean of all outputs is mapped: as long as it is not trained, its predicted class says little.
 
 # %%
 networks = {"original": demo_model(), "BlurPool": blur_downsampling(demo_model())}
 images = sample_images(size=128)
 statistics = {}
 for name, network in networks.items():
-    _, statistics[name] = DeadPixelMap(network).attribute(images.split(16), return_statistics=True)
+    _, statistics[name] = DeadPixelMap(network).attribute(images.split(16), "mean", return_statistics=True)
 
 # %% [markdown]
 # Both maps were made from the same images in the same order, so part of their noise is common. `paired=True`
@@ -37,7 +38,7 @@ print(f"L2: {second.sentence}")
 # corrected indices still agree with the long run, with a larger error.
 
 # %%
-_, few = DeadPixelMap(networks["BlurPool"]).attribute(images[:12], return_statistics=True)
+_, few = DeadPixelMap(networks["BlurPool"]).attribute(images[:12], "mean", return_statistics=True)
 hasty = compare_imbalance(few, statistics["original"])
 print(f"as it is, over 12 images: {hasty.first.uncorrected:.2f} against {hasty.second.uncorrected:.2f}")
 print(f"without the noise, over 12 images: {hasty.sentence}")

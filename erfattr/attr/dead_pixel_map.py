@@ -21,9 +21,11 @@ class DeadPixelMap(MapAttribution):
     .. math:: R_{xy} = \frac{1}{N} \sum_n \mathrm{ReLU}\Big(
               \frac{1}{C} \sum_z \frac{\partial y}{\partial I_{xyz}}\Big)
 
-    Use the logits, as the paper does: behind a softmax the mean of all outputs is constant. It does not say
-    which pixels of one image mattered; it is what the network does to any image, and a map of few images is
-    mostly sampling noise.
+    y is the predicted class's output, unless ``target`` names another. Use the logits, as the paper does. The
+    mean of all outputs (``target="mean"``) nearly cancels in a trained classifier, whose last layer is
+    trained on differences, and behind a softmax it is constant. The map does not say which pixels of one
+    image mattered; it is what the network does to any image, and a map of few images is mostly sampling
+    noise.
 
     Args:
         model: The network, or any callable from images to outputs (Captum's ``forward_func``). A module runs
@@ -41,7 +43,7 @@ class DeadPixelMap(MapAttribution):
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, stride=2, bias=False), torch.nn.Flatten())
         >>> _ = torch.nn.init.constant_(model[0].weight, 4.0)
-        >>> DeadPixelMap(model).attribute(torch.zeros(1, 1, 4, 4))  # 4 outputs: 4.0 / 4 each
+        >>> DeadPixelMap(model).attribute(torch.zeros(1, 1, 4, 4), target="mean")  # 4 outputs: 4.0 / 4 each
         tensor([[1., 0., 1., 0.],
                 [0., 0., 0., 0.],
                 [1., 0., 1., 0.],

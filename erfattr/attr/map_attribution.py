@@ -95,9 +95,9 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         Args:
             inputs: An iterable of batches (a ``DataLoader``), or one batch: a tensor (N, C, H, W), a tuple
                 or list that begins with one (labels second), or a dict that holds one.
-            target: What is explained. Of `DeadPixelMap` ``None``: mean of all outputs of an image; an
-                integer, or a tuple of them for outputs of more dimensions: that output; ``"predicted"``: the
-                largest output; ``"label"``: the output of the loader's label. Of `ERF` ``None``: the mean
+            target: What is explained. Of `DeadPixelMap` ``None`` or ``"predicted"``: the largest output; an
+                integer, or a tuple of them for outputs of more dimensions: that output; ``"label"``: the
+                output of the loader's label; ``"mean"``: mean of all outputs. Of `ERF` ``None``: the mean
                 over channels at the unit (eq. 1); an integer: that channel at the unit; a tuple (k, i, j):
                 channel k at (i, j), as the ``neuron_selector`` of Captum's ``NeuronGradient``.
             additional_forward_args: Further arguments of the model, a tuple if there are several; of one

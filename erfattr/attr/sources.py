@@ -188,9 +188,10 @@ class ModelOutput(Source):
     """The network's output, whose sensitivity is the dead-pixel map.
 
     Attributes:
-        target: ``None``: mean of all outputs of an image; an integer (or tuple of them, for outputs of more
-            dimensions): that output; ``"predicted"``: the largest of the (N, classes) outputs; ``"label"``:
-            the output of the loader's label.
+        target: ``"predicted"``: the largest of the (N, classes) outputs, of outputs (N, classes, ...) at
+            every position; ``"label"``: the output of the loader's label; an integer (or tuple of them, for
+            outputs of more dimensions): that output; ``"mean"``: mean of all outputs of an image, which
+            nearly cancels in a trained classifier; ``None``: ``"predicted"``.
         select: Of a network that gives several tensors the index, key or attribute of one, or a callable that
             returns it; ``None``: the only one, or that under ``"out"`` or ``"logits"``.
     """
@@ -200,7 +201,7 @@ class ModelOutput(Source):
 
     def __post_init__(self) -> None:
         check_target(self.target)
-        object.__setattr__(self, "target", as_int(self.target))
+        object.__setattr__(self, "target", "predicted" if self.target is None else as_int(self.target))
         check_select(self.select)
 
     @property

@@ -1,4 +1,4 @@
-"""Which output of a network is explained: the mean of all, an index, the predicted class, the label."""
+"""Which output of a network is explained: the predicted class, the label, an index, the mean of all."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from torch import Tensor
 
 from erfattr._checks import describe, is_int
 
-OutputTarget = int | tuple[int, ...] | Literal["predicted", "label"] | None
+OutputTarget = int | tuple[int, ...] | Literal["predicted", "label", "mean"] | None
+
+WORDS = ("predicted", "label", "mean")
 
 
 def check_target(target: Any) -> None:
     """Raise ``ValueError`` unless ``target`` is one of the kinds of `OutputTarget`."""
     whole = isinstance(target, tuple) and target and all(map(is_int, target))
-    words = isinstance(target, str) and target in ("predicted", "label")
+    words = isinstance(target, str) and target in WORDS
     if not (target is None or is_int(target) or whole or words):
         raise ValueError(
-            'target: expected None, an integer, a tuple of integers, "predicted" or "label", '
+            'target: expected None, an integer, a tuple of integers, "predicted", "label" or "mean", '
             f"got {describe(target)}"
         )
 
@@ -28,13 +30,19 @@ def output_sum(
 ) -> Tensor:
     """Select what ``target`` names from the output of ``images`` images, and sum it over them.
 
+    ``None`` and ``"predicted"`` name the largest output; of an output (N, classes, ...) the mean over its
+    positions of the largest class there, of one number an image that number.
+
     Raises:
         ValueError: its shape does not have what ``target`` names; labels that are missing or do not fit.
     """
     if output.ndim < 1 or len(output) != images:
         raise ValueError(f"model: expected an output of shape ({images}, ...), got {tuple(output.shape)}")
-    if target is None:
+    if target == "mean" or (output.ndim == 1 and target in (None, "predicted")):
         return output.flatten(1).mean(1).sum() if output.ndim > 1 else output.sum()
+    if target is None or (target == "predicted" and output.ndim > 2):
+        largest = output.gather(1, output.argmax(1, keepdim=True))
+        return largest.flatten(1).mean(1).sum()
     if isinstance(target, str):
         return output.gather(1, named_classes(target, output, labels, first_index)[:, None]).sum()
     index = (target,) if isinstance(target, int) else target

@@ -167,10 +167,12 @@ def _lines(report: MapReport) -> list[str]:
     """Return what a person reads of one map."""
     numbers = report.numbers()
     lines = [report.title]
-    if report.weak is not None:
-        lines.append(f"  {report.weak.sentence}")
     if report.source.layout not in ("", "(N, C, H, W), traced"):
         lines.append(f"  layout: {report.source.layout}")
+    if report.warning:
+        lines.append(f"  warning: {report.warning}".replace('target="predicted"', "--target predicted"))
+    if report.weak is not None:
+        lines.append(f"  {report.weak.sentence}")
     field = report.receptive_field
     if field is not None and report.source.unit is not None:
         y, x = field.center(report.source.unit)

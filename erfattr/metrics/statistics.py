@@ -24,8 +24,8 @@ class MapSource:
         feature_size: (H, W) of that feature map; ``None`` for the output.
         center: Pixel (y, x) on which the unit is centred by the strides and paddings before it; ``None``
             for the output, and where the receptive field could not be traced.
-        target: Which output was explained: ``None`` (mean of all outputs), a class index, ``"predicted"`` or
-            ``"label"``; ``None`` for a unit.
+        target: Which output was explained: ``"predicted"``, ``"label"``, a class index or ``"mean"`` (of all
+            outputs); ``None`` for a unit.
         rectify: What was done to each image's gradient: ``"relu"``, ``"abs"`` or ``"none"``.
         input_size: (H, W) of the images.
         layout: Where rows, columns and channels of the layer's output lie and how that is known, in words;

@@ -20,6 +20,7 @@ from erfattr.receptive_field.field import ReceptiveField
 
 # Side in pixels of what a pixel is compared with, as `dead_pixels` takes it.
 _NEIGHBORHOOD = 9
+_IN_WORDS = {"predicted": "predicted class", "label": "class of the label", "mean": "mean of all"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,19 @@ class MapReport:
     def title(self) -> str:
         """Layer and unit, for a figure's title."""
         if self.source.unit is None:
-            return "output"
+            target = str(self.source.target)
+            return f"output, {_IN_WORDS.get(target, f'target {target}')}"
         return f"{self.source.layer}, unit {self.source.unit}"
+
+    @property
+    def warning(self) -> str:
+        """What must be known to read the numbers; empty where there is nothing."""
+        if self.source.layer == "output" and self.source.target == "mean":
+            return (
+                "y is the mean of all outputs, which nearly cancel in a trained classifier: scale and "
+                'unevenness of this map are not those of its decisions, which target="predicted" maps'
+            )
+        return ""
 
     def numbers(self) -> dict[str, Any]:
         """Return everything but the map itself as plain numbers, texts, lists and dicts."""
@@ -118,6 +130,7 @@ class MapReport:
                 "weak_phases": self.weak,
                 "share_of_dead_pixels": self.dead,
                 "computed": self.statistics.computed,
+                "warning": self.warning,
             }
         )
         return numbers

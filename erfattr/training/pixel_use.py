@@ -20,7 +20,10 @@ from erfattr.receptive_field.trace import theoretical_receptive_field
 
 @dataclass(frozen=True)
 class PixelUse:
-    """Numbers of a network's maps over images: the output's, and that of the middle unit of the last layer.
+    """Numbers of a network's maps over images: of the mean output, and of the last layer's middle unit.
+
+    The mean of all outputs serves every task, trained or not; in a trained classifier it nearly cancels, so
+    compare it between networks that were trained alike, and take `DeadPixelMap` for one network.
 
     Attributes:
         l1: L1 of the output's map without its sampling noise.
@@ -94,7 +97,7 @@ def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) ->
     if not isinstance(images, Tensor):
         raise TypeError(f"images: expected a tensor (N, C, H, W), got {describe(images)}")
     check_positive_int("batch_size", batch_size)
-    erf, output = SensitivityMaps(model, [FeatureUnit(), ModelOutput()]).attribute(
+    erf, output = SensitivityMaps(model, [FeatureUnit(), ModelOutput("mean")]).attribute(
         ImageLoader(images, batch_size)
     )
     height, width = output.mean.shape

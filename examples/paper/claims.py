@@ -263,7 +263,7 @@ def perturbation_follows_sensitivity(given: argparse.Namespace) -> Row:
     images = sample_images(64, size=64)
     # Photograph k modulo 8: four make the map, the other four are changed.
     mine = torch.arange(64) % 8 < 4
-    R = DeadPixelMap(model).attribute(images[mine])  # noqa: N806
+    R = DeadPixelMap(model).attribute(images[mine], target="mean")  # noqa: N806
     others = images[~mine]
     pixels = torch.randperm(R.numel(), generator=torch.Generator().manual_seed(0))[: given.pixels]
     rises, changes = [], []

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     count = given.count or (500 if given.scale == "paper" else 64)
     images = sample_images() if given.data is None else ImageFiles(given.data, 224, count)
     last, before_last = LAYERS.get(name, RESNET_LAYERS)
-    sources = [FeatureUnit(last, (3, 3)), FeatureUnit(before_last, (7, 7)), ModelOutput()]
+    sources = [FeatureUnit(last, (3, 3)), FeatureUnit(before_last, (7, 7)), ModelOutput("mean")]
     titles = (f"{last}, unit (3, 3)", f"{before_last}, unit (7, 7)", "output")
     figure = Figure(figsize=(11, 6), layout="constrained")
     state = "fine-tuned" if weights == "trained" else "random initialisation, not trained"

@@ -31,7 +31,7 @@ def coverage(kernel: int, stages: int) -> Tensor:
     image = torch.zeros(1, 1, SIZE, SIZE)
     outputs = network(image).shape[1]
     # The map is of the mean output; the sum counts.
-    return outputs * DeadPixelMap(network).attribute(image)
+    return outputs * DeadPixelMap(network).attribute(image, target="mean")
 
 
 def interior(counts: Tensor) -> list[float]:

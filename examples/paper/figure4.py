@@ -34,7 +34,7 @@ def measured(name: str, images: Any, count: int, seed: int, device: str) -> Row:
     original, info = load_model(name, "none", seed=seed)
     maps = {
         variant: DeadPixelMap(make_variant(variant, original, seed).to(device).eval()).attribute(
-            images, max_examples=count, show_progress=True, return_statistics=True
+            images, "mean", max_examples=count, show_progress=True, return_statistics=True
         )[1]
         for variant in ("original", "padded_fresh")
     }

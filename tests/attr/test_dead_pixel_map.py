@@ -58,10 +58,10 @@ def test_linear_model_gives_its_mean_weight_rectified() -> None:
     weight = torch.tensor([[[[1.0, -2.0]]], [[[3.0, -4.0]]]], dtype=torch.float64)
     model = linear(weight)
     image = torch.zeros(3, 1, 1, 2)
-    assert DeadPixelMap(model).attribute(image).tolist() == [[2.0, 0.0]]
+    assert DeadPixelMap(model).attribute(image, "mean").tolist() == [[2.0, 0.0]]
     assert DeadPixelMap(model).attribute(image, 1).tolist() == [[3.0, 0.0]]
     assert DeadPixelMap(model, rectify="none").attribute(image, 0).tolist() == [[1.0, -2.0]]
-    assert DeadPixelMap(model, rectify="abs").attribute(image).tolist() == [[2.0, 3.0]]
+    assert DeadPixelMap(model, rectify="abs").attribute(image, "mean").tolist() == [[2.0, 3.0]]
 
 
 def test_predicted_and_label_choose_image_by_image() -> None:
@@ -70,6 +70,7 @@ def test_predicted_and_label_choose_image_by_image() -> None:
     images = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]], [[[3.0, 0.5]]], [[[1.0, 9.0]]]])
     # Predicted classes 0, 1, 0, 1.
     assert DeadPixelMap(model).attribute(images, "predicted").tolist() == [[0.5, 2.0]]
+    assert DeadPixelMap(model).attribute(images).tolist() == [[0.5, 2.0]]
     labels = torch.tensor([0, 0, 0, 1])
     assert DeadPixelMap(model).attribute((images, labels), "label").tolist() == [[0.75, 1.0]]
     batches = [{"image": images[:3], "label": labels[:3]}, {"image": images[3:], "label": labels[3:]}]
@@ -92,7 +93,10 @@ def test_dense_outputs_and_tuple_targets() -> None:
     with torch.no_grad():
         model.weight.copy_(torch.tensor([2.0, 6.0])[:, None, None, None])
     image = torch.zeros(1, 1, 2, 2)
-    assert DeadPixelMap(model).attribute(image).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert DeadPixelMap(model).attribute(image, "mean").tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    # At each of four positions the largest class there: of equal ones the first.
+    assert DeadPixelMap(model).attribute(image).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert DeadPixelMap(model).attribute(image + 1).tolist() == [[1.5, 1.5], [1.5, 1.5]]
     assert DeadPixelMap(model).attribute(image, (1, 0, 1)).tolist() == [[0.0, 6.0], [0.0, 0.0]]
 
 
@@ -103,7 +107,7 @@ def test_equals_captum_saliency_of_the_mean_output(resnet: nn.Module, images: Te
     saliency = Saliency(lambda value: resnet.eval()(value).mean(1))
     gradient = saliency.attribute(images.clone().requires_grad_(True), abs=False)
     expected = gradient.mean(1).clamp_min(0).mean(0)
-    result = DeadPixelMap(resnet).attribute(images.split(2))
+    result = DeadPixelMap(resnet).attribute(images.split(2), "mean")
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
 
 
@@ -155,8 +159,8 @@ def test_outputs_that_do_not_serve(images: Tensor) -> None:
         DeadPixelMap(lambda value: {"a": value, "b": value}).attribute(images)
     with pytest.raises(ValueError, match=r"model: expected an output of shape \(5, \.\.\.\), got \(\)"):
         DeadPixelMap(lambda value: value.sum()).attribute(images)
-    with pytest.raises(ValueError, match=r'"predicted" expects an output of shape \(N, classes\)'):
-        DeadPixelMap(lambda value: value).attribute(images, "predicted")
+    with pytest.raises(ValueError, match=r'"label" expects an output of shape \(N, classes\)'):
+        DeadPixelMap(lambda value: value).attribute((images, torch.zeros(5, dtype=torch.int64)), "label")
     with pytest.raises(ValueError, match="model: the output does not depend on the images"):
         DeadPixelMap(lambda value: value.detach()).attribute(images)
 

@@ -32,7 +32,7 @@ def test_equal_to_one_by_one(resnet: nn.Module, images: Tensor) -> None:
         torch.testing.assert_close(result.mean, one, rtol=1e-12, atol=0)
     described = [(r.source.layer, r.source.unit, r.source.target) for r in results if r.source]
     assert described == [
-        ("output", None, None),
+        ("output", None, "predicted"),
         ("layer3", (1, 2), None),
         ("layer4", (1, 1), None),
         ("layer3", (0, 0), None),

@@ -16,7 +16,8 @@ OUTPUT = torch.tensor([[1.0, 5.0, 3.0], [4.0, 0.0, 2.0]])
 @pytest.mark.parametrize(
     ("target", "labels", "expected"),
     [
-        (None, None, 3.0 + 2.0),
+        ("mean", None, 3.0 + 2.0),
+        (None, None, 5.0 + 4.0),
         (2, None, 3.0 + 2.0),
         ((0,), None, 1.0 + 4.0),
         ("predicted", None, 5.0 + 4.0),
@@ -30,15 +31,20 @@ def test_output_summed_over_images(target: Any, labels: Tensor | None, expected:
 def test_positions_of_dense_outputs() -> None:
     dense = torch.arange(24.0).reshape(2, 3, 2, 2)
     assert output_sum(dense, (2, 1, 0), None, 2, 0).item() == 10 + 22
-    assert output_sum(dense, None, None, 2, 0).item() == 5.5 + 17.5
+    assert output_sum(dense, "mean", None, 2, 0).item() == 5.5 + 17.5
+    # The last class is the largest everywhere: the mean over the positions of 8 to 11 and of 20 to 23.
+    assert output_sum(dense, None, None, 2, 0).item() == 9.5 + 21.5
+    assert output_sum(dense, "predicted", None, 2, 0).item() == 9.5 + 21.5
     with pytest.raises(ValueError, match=r"expected an index into outputs of shape \(3, 2, 2\), got 1"):
         output_sum(dense, 1, None, 2, 0)
-    with pytest.raises(ValueError, match='target: "predicted" expects an output of shape'):
-        named_classes("predicted", dense, None, 0)
+    with pytest.raises(ValueError, match='target: "label" expects an output of shape'):
+        output_sum(dense, "label", torch.tensor([0, 1]), 2, 0)
 
 
-def test_one_number_an_image() -> None:
-    assert output_sum(torch.tensor([1.0, 2.0]), None, None, 2, 0).item() == 3.0
+@pytest.mark.parametrize("target", [None, "predicted", "mean"])
+def test_one_number_an_image(target: Any) -> None:
+    assert output_sum(torch.tensor([1.0, 2.0]), target, None, 2, 0).item() == 3.0
+    assert output_sum(torch.tensor([[1.0], [2.0]]), target, None, 2, 0).item() == 3.0
 
 
 @pytest.mark.parametrize("target", [1.0, (), (1, 2.0), "best", True])

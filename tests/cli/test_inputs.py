@@ -171,7 +171,7 @@ def test_a_tensor_of_several_is_selected(capsys: pytest.CaptureFixture[str]) -> 
     )
     found = np.load("erfattr-output/output.npy")
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-9)
-    assert "\noutput\n  layout: output['second']\n" in capsys.readouterr().out
+    assert "\noutput, predicted class\n  layout: output['second']\n" in capsys.readouterr().out
     assert run("map", "twice", *words) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert error.startswith("erfattr map: error: --select: expected the key or index of one tensor")

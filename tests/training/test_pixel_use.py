@@ -44,7 +44,7 @@ def test_closed_form_of_an_odd_and_of_an_even_kernel() -> None:
 def test_numbers_are_the_ones_of_the_single_functions(resnet: DemoNet) -> None:
     images = torch.randn(16, 3, 96, 96, dtype=torch.float64)
     use = measure_pixel_use(resnet, images, batch_size=7)
-    _, output = DeadPixelMap(resnet).attribute(images.split(7), return_statistics=True)
+    _, output = DeadPixelMap(resnet).attribute(images.split(7), "mean", return_statistics=True)
     unit = ERF(resnet, "layer4", (1, 1)).attribute(images.split(7))
     assert use.l1 == corrected_imbalance(output, 1)
     assert use.l2 == corrected_imbalance(output, 2)

@@ -57,11 +57,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--target",
-        type=_target,
-        default=None,
-        metavar="mean|INDEX|predicted|label",
-        help="map this one of the network's outputs: the mean of all, one by its index, the largest, or the "
-        "one of the image's class folder (default: mean)",
+        type=index_or("predicted", "label", "mean"),
+        default="predicted",
+        metavar="predicted|label|INDEX|mean",
+        help="map this one of the network's outputs: the largest, the one of the image's class folder, one "
+        "by its index, or the mean of all, which nearly cancels in a trained classifier (default: predicted)",
     )
     parser.add_argument(
         "--rectify", choices=get_args(Rectify), default="relu", help="do this to the gradient of each image"
@@ -110,7 +110,3 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--against-weights", default=None, metavar="WEIGHTS", help="take these weights for it"
     )
-
-
-def _target(text: str) -> str | int | None:
-    return None if text == "mean" else index_or("predicted", "label")(text)

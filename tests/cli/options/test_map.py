@@ -17,13 +17,13 @@ def parse(*words: str) -> Namespace:
 def test_defaults_are_the_demo() -> None:
     options = parse()
     assert (options.command, options.model, options.images) == ("map", "demo", "embedded")
-    assert (options.layers, options.unit, options.target) == (["last", "output"], "center", None)
+    assert (options.layers, options.unit, options.target) == (["last", "output"], "center", "predicted")
     assert (options.precision, options.state, options.output) == (None, None, Path("erfattr-output"))
     assert (options.to_spatial, options.select) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("word", "target"), [("mean", None), ("predicted", "predicted"), ("label", "label"), ("3", 3)]
+    ("word", "target"), [("mean", "mean"), ("predicted", "predicted"), ("label", "label"), ("3", 3)]
 )
 def test_target(word: str, target: object) -> None:
     assert parse("--target", word).target == target
