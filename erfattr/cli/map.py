@@ -163,6 +163,18 @@ def _compared(
     return sentences
 
 
+def _fit_in_words(fit: GaussianFit) -> str:
+    """Return the parameters of a fit, with their errors where these are over images."""
+    (y, x), errors = fit.center, fit.standard_errors
+    values = [y, x, fit.sigma_y, fit.sigma_x, fit.r_squared]
+    said = [f"{value:.1f}" for value in values[:4]] + [f"{values[4]:.3f}"]
+    if errors.source == "images" and errors.r_squared is not None:
+        spreads = [*errors.center, errors.sigma_y, errors.sigma_x]
+        said = [f"{value} +- {spread:.1f}" for value, spread in zip(said, spreads, strict=False)]
+        said.append(f"{fit.r_squared:.3f} +- {errors.r_squared:.3f}")
+    return f"centre ({said[0]}, {said[1]}), sigma_y {said[2]}, sigma_x {said[3]} px, R^2 {said[4]}"
+
+
 def _lines(report: MapReport) -> list[str]:
     """Return what a person reads of one map."""
     numbers = report.numbers()
@@ -183,11 +195,7 @@ def _lines(report: MapReport) -> list[str]:
     if report.fit is None:
         lines.append(f"  Gaussian fit: none ({report.fit_error})")
     else:
-        y, x = report.fit.center
-        lines.append(
-            f"  Gaussian fit: centre ({y:.1f}, {x:.1f}), sigma_y {report.fit.sigma_y:.1f}, "
-            f"sigma_x {report.fit.sigma_x:.1f} px, R^2 {report.fit.r_squared:.3f}"
-        )
+        lines.append(f"  Gaussian fit: {_fit_in_words(report.fit)}")
     index = report.imbalance
     lines.append(
         f"  imbalance of R / mean(R): L1 {index['L1_relative_to_mean']:.4f}, "

@@ -158,14 +158,14 @@ def analyse_map(
     height, width = mean.shape
     center = statistics.source.center or ((height - 1) / 2, (width - 1) / 2)
     fit, fit_error = None, None
+    grouped = len(statistics.group_sizes) >= FEWEST_GROUPS
     try:
-        fit = fit_gaussian(mean)
+        fit = fit_gaussian(statistics if grouped else mean)
     except GaussianFitError as error:
         fit_error = str(error)
     if period is None and receptive_field is not None:
         period = receptive_field.period
     profile, phase, weak, dead = None, None, None, None
-    grouped = len(statistics.group_sizes) >= FEWEST_GROUPS
     positive = bool((mean >= 0).all())
     usable = period is not None and max(period) > 1 and period[0] <= height and period[1] <= width
     if period is not None and usable and positive and _every_phase(mean, period):

@@ -22,6 +22,10 @@ from erfattr import ERF, ImageLoader, fit_gaussian, load_model, sample_images, t
 MODELS = (*TABLE_1, "mobilenet_v2")
 
 
+# What is fitted, in the order of the paper's columns.
+FITTED = ("sigma_x", "sigma_y", "r_squared")
+
+
 # %%
 def layer_of(name: str) -> str:
     """The last feature map, 7 x 7."""
@@ -39,9 +43,11 @@ def measured(name: str, weights: str, images: Any, count: int | None, device: st
     except FileNotFoundError:
         return row | {"weights": f"{weights} not available"}
     erf = ERF(model, layer, unit=(3, 3))
-    mean, statistics = erf.attribute(images, max_examples=count, show_progress=True, return_statistics=True)
-    fit = fit_gaussian(mean)
-    found = {"sigma_x": fit.sigma_x, "sigma_y": fit.sigma_y, "r_squared": fit.r_squared}
+    _, statistics = erf.attribute(images, max_examples=count, show_progress=True, return_statistics=True)
+    # Of the statistics, so that the errors are the scatter between samples of images.
+    fit = fit_gaussian(statistics)
+    found = {name: getattr(fit, name) for name in FITTED}
+    found |= {f"{name}_error": getattr(fit.standard_errors, name) for name in FITTED}
     return row | {"weights": info.weights, "images": statistics.n_images} | found
 
 
@@ -52,7 +58,8 @@ def line(row: Row) -> list[str]:
     trained = paper if row["weights"].endswith("Weights.IMAGENET1K_V1") else {}
     cells = [
         beside(row.get(key), trained.get(key), digits)
-        for key, digits in (("sigma_x", 1), ("sigma_y", 1), ("r_squared", 3))
+        + (f" +- {row[f'{key}_error']:.{digits}f}" if f"{key}_error" in row else "")
+        for key, digits in zip(FITTED, (1, 1, 3), strict=True)
     ]
     return [name, row["weights"], str(row["images"]), beside(row["trf"], paper.get("trf"), 0), *cells]
 
