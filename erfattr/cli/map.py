@@ -24,6 +24,7 @@ from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
+from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields

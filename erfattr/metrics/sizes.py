@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from erfattr._checks import as_map, as_numbers, as_point, check_fraction, check_not_negative
+from erfattr.metrics.jackknife import group_sums, standard_error, with_and_without
+from erfattr.metrics.statistics import MapStatistics
 
 _Array = npt.NDArray[np.float64]
 
@@ -210,6 +213,31 @@ def centroid(sensitivity_map: Any) -> tuple[float, float]:
 
     y, x = center_of_mass(_mass(sensitivity_map))
     return float(y), float(x)
+
+
+def centroid_error(stats: MapStatistics) -> tuple[float, float]:
+    """Return the standard errors (y, x) of the centroid of a mean map, in pixels: a jackknife over groups.
+
+    Args:
+        stats: What ``attribute(..., return_statistics=True)`` returns, of at least three groups.
+
+    Raises:
+        TypeError: ``stats`` is not a `MapStatistics`.
+        ValueError: fewer than three groups, or a map without mass.
+
+    Example:
+        >>> from erfattr.metrics.statistics import StreamingStatistics
+        >>> statistics = StreamingStatistics(groups=4)
+        >>> statistics.update(torch.eye(4)[:, None, :])  # four images, a pixel each
+        >>> y, x = centroid_error(statistics.result())
+        >>> y, round(x, 3)  # the standard deviation of 0, 1, 2, 3 divided by the root of 4
+        (0.0, 0.645)
+    """
+    sums, sizes = group_sums("stats", stats)
+    parts = with_and_without(sums).clamp_min(0) / with_and_without(sizes)[:, None, None]
+    whole, *without = (torch.tensor(centroid(part), dtype=torch.float64) for part in parts)
+    y, x = standard_error(whole, torch.stack(without), sizes).tolist()
+    return y, x
 
 
 def centroid_offset(sensitivity_map: Any, center: tuple[float, float]) -> tuple[float, float]:

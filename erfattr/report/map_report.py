@@ -13,7 +13,7 @@ from erfattr.metrics.gaussian_fit import GaussianFit, GaussianFitError, fit_gaus
 from erfattr.metrics.imbalance import imbalance_index, phase_contrast, phase_profile
 from erfattr.metrics.jackknife import FEWEST_GROUPS
 from erfattr.metrics.significance import PhaseEstimate, dead_pixels, estimate_phase_profile
-from erfattr.metrics.sizes import SizeScores, size_scores
+from erfattr.metrics.sizes import SizeScores, centroid_error, size_scores
 from erfattr.metrics.statistics import MapSource, MapStatistics
 from erfattr.metrics.weak_phases import WeakPhases, weak_phases
 from erfattr.receptive_field.field import ReceptiveField
@@ -35,6 +35,7 @@ class MapReport:
         fit: Gaussian fit; ``None`` where it did not converge.
         fit_error: Why it did not.
         sizes: Size scores about ``center``.
+        centroid_error: Standard errors (y, x) of the centroid; ``None`` for fewer images than that needs.
         imbalance: L1 and L2 of eq. 4 and 5, of the raw map and of the map divided by its mean.
         corrected: L1 and L2 of the map divided by its mean, without its sampling noise; empty for fewer
             images than that needs.
@@ -54,6 +55,7 @@ class MapReport:
     fit: GaussianFit | None
     fit_error: str | None
     sizes: SizeScores
+    centroid_error: tuple[float, float] | None
     imbalance: dict[str, float]
     corrected: dict[str, Estimate]
     period: tuple[int, int] | None
@@ -116,6 +118,7 @@ class MapReport:
                 "gaussian_fit": self.fit,
                 "gaussian_fit_error": self.fit_error,
                 "sizes": self.sizes,
+                "centroid_standard_error": self.centroid_error,
                 "imbalance": self.imbalance,
                 "imbalance_without_noise": self.corrected,
                 "phase_period": self.period,
@@ -182,6 +185,7 @@ def analyse_map(
         fit=fit,
         fit_error=fit_error,
         sizes=size_scores(mean.abs(), center),
+        centroid_error=centroid_error(statistics) if grouped and positive else None,
         imbalance={
             f"L{order}{suffix}": float(imbalance_index(mean.abs(), order, normalize))
             for order in (1, 2)
