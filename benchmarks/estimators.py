@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from scipy import ndimage
 from scipy.stats import norm
 
-from erfattr import corrected_imbalance, dead_pixels, estimate_phase_profile, imbalance_index
+from erfattr import (
+    corrected_imbalance,
+    dead_pixels,
+    estimate_phase_profile,
+    imbalance_index,
+    weak_phases,
+)
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 SIZE = 224
@@ -40,6 +46,10 @@ KINDS = {
     "texture": "random texture",
     "tiles-14": "tiles of 14 pixels with dark margins",
     "tiles-11": "tiles of 11 pixels with dark margins",
+    # Not looked at when the estimator was made.
+    "tiles-7": "tiles of 7 pixels with dark margins",
+    "tiles-12": "tiles of 12 pixels with dark margins",
+    "random-32": "random profile of period 32",
     "smooth": "none (a bell)",
 }
 
@@ -79,6 +89,10 @@ def truth_map(kind: str, order: int = 1) -> np.ndarray:
         side = int(kind.removeprefix("tiles-"))
         row = np.minimum(np.arange(SIZE) % side, side - 1 - np.arange(SIZE) % side).clip(max=2) / 2
         relief = np.outer(row, row) / np.outer(row, row).mean() - 1
+    elif kind.startswith("random-"):
+        side = int(kind.removeprefix("random-"))
+        tile = np.random.default_rng(11).standard_normal((side, side))
+        relief = 0.3 * np.tile(tile, (-(-SIZE // side), -(-SIZE // side)))[:SIZE, :SIZE]
     elif kind == "smooth":
         relief = np.zeros((SIZE, SIZE))
     else:
@@ -273,6 +287,66 @@ def check_errors(
         )
 
 
+def check_calibration(repeats: int) -> None:
+    """Compare stated errors with the spread, on truths that the estimator was not made on."""
+    print(
+        "\nimages: bias; spread / sampling error; share of |z| > 2: of the sampling error about the mean"
+        "\nvalue, of the whole error about the truth"
+    )
+    for order in (1, 2):
+        for kind, noise in itertools.product(("tiles-7", "tiles-12", "random-32"), ("gradients", "heavy")):
+            truth = truth_map(kind, order)
+            spread, true = spread_of(noise, truth, order), index(truth, order)
+            for images in (100, 400):
+                rng = np.random.default_rng(images)
+                sizes = sizes_of(images, 16)
+                drawn = [
+                    corrected_imbalance(
+                        statistics(group_means(noise, truth, sizes, spread, rng), sizes), order
+                    )
+                    for _ in range(repeats)
+                ]
+                value = np.array([one.value for one in drawn])
+                sampling = np.array([one.sampling_error for one in drawn])
+                whole = np.array([one.standard_error for one in drawn])
+                far = np.abs(value - value.mean()) > 2 * sampling
+                wrong = np.abs(value - true) > 2 * whole
+                cells = f"{value.mean() / true - 1:+.3f} | {value.std(ddof=1) / sampling.mean():.2f}"
+                print(
+                    f"| L{order} | {KINDS[kind]} | {noise} | {images} | {cells} | {far.mean():.3f} "
+                    f"| {wrong.mean():.3f} |",
+                    flush=True,
+                )
+
+
+def check_weak_phases(repeats: int) -> None:
+    """Count weak phases, falsely marked ones, and hold the ends of the profile against the truth."""
+    print("\nperiod: kind, noise, images: marked, falsely; weakest 5 %: true, found (spread), stated error")
+    for period, kind, noise in itertools.product((8, 32), ("smooth", "3-3-3-3-3"), ("gradients", "heavy")):
+        truth = truth_map(kind)
+        same = statistics(torch.from_numpy(truth)[None].repeat(16, 1, 1), [1] * 16)
+        profile = estimate_phase_profile(same, period).profile
+        # Under the bell alone phases differ by what its curvature leaves.
+        weak = profile < (1 if kind != "smooth" else 0)
+        end = profile.flatten().sort().values[: max(round(0.05 * profile.numel()), 1)].mean()
+        spread = spread_of(noise, truth_map("3-3-3-3-3"))
+        for images in (64, 100, 400):
+            rng = np.random.default_rng(images)
+            sizes = sizes_of(images, 16)
+            drawn = [
+                weak_phases(statistics(group_means(noise, truth, sizes, spread, rng), sizes), period)
+                for _ in range(repeats)
+            ]
+            marked = np.mean([int(one.mask.sum()) for one in drawn])
+            false = np.mean([int((one.mask & ~weak).sum()) for one in drawn])
+            weakest = np.array([one.weakest for one in drawn])
+            error = np.mean([one.weakest_error for one in drawn])
+            cells = (
+                f"{marked:.1f} | {false:.2f} | {end:.3f} | {weakest.mean():.3f} ({weakest.std(ddof=1):.3f})"
+            )
+            print(f"| {period} | {kind} | {noise} | {images} | {cells} | {error:.3f} |", flush=True)
+
+
 def check_dead_pixels(repeats: int) -> None:
     """Count false marks on maps without dead pixels, and find one pixel in 16 weakened to a fifth."""
     print("\nnoise, images: falsely marked (ratio 1; ratio 0.5) a map; found; false among the marked")
@@ -344,7 +418,8 @@ def photographs(folder: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sections = ("candidates", "errors", "groups", "limits", "dead", "phases", "all", "photographs")
+    sections = ("candidates", "errors", "groups", "limits", "dead", "phases", "weak", "calibration", "all")
+    sections += ("photographs",)
     parser.add_argument("--section", choices=sections, default="candidates")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--images", help="folder of photographs")
@@ -372,6 +447,10 @@ def main() -> None:
         check_dead_pixels(repeats)
     if wanted("phases"):
         check_phases(repeats)
+    if wanted("weak"):
+        check_weak_phases(repeats)
+    if wanted("calibration"):
+        check_calibration(repeats)
     if arguments.section == "photographs":
         photographs(arguments.images, arguments.count)
     print(f"\n{time.perf_counter() - start:.0f} s")

@@ -14,6 +14,7 @@ from erfattr._checks import Rectify, ToleranceOf, check_choice
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import Source
 from erfattr.attr.targets import OutputTarget
+from erfattr.datasets.grouping import Group
 from erfattr.execution import Execution
 from erfattr.metrics.statistics import MapStatistics
 
@@ -57,6 +58,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         show_progress: bool = ...,
         return_statistics: Literal[False] = ...,
         groups: int = ...,
+        group: Group = ...,
     ) -> Tensor: ...
 
     @overload
@@ -73,6 +75,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         show_progress: bool = ...,
         return_statistics: Literal[True],
         groups: int = ...,
+        group: Group = ...,
     ) -> tuple[Tensor, MapStatistics]: ...
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -89,6 +92,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         show_progress: bool = False,
         return_statistics: bool = False,
         groups: int = 16,
+        group: Group = None,
     ) -> Tensor | tuple[Tensor, MapStatistics]:
         """Compute the map over a loader.
 
@@ -114,6 +118,9 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
                 and in ``source`` what was mapped: for a unit its layer, its position, and the pixel it is
                 centred on.
             groups: Number of groups in the statistics.
+            group: What belongs together, where images depend on each other (frames of a video, tiles of one
+                slide, changed copies): a label for each image, or a function from a file's path to one, such
+                as ``lambda path: path.parent``. Standard errors then count a label's images as one draw.
 
         Returns:
             (H, W) in float64, or for ``reduction="none"`` (N, H, W) in the model's dtype; on the CPU. Unit:
@@ -145,6 +152,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
             tolerance_of=tolerance_of,
             show_progress=show_progress,
             groups=groups,
+            group=group,
             locate=return_statistics,
         )
         return (statistics.mean, statistics) if return_statistics else statistics.mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,8 +35,10 @@ from erfattr._processes import agree, rank_and_world
 from erfattr.attr._gradients import Batch
 from erfattr.attr._run import Placement, Run, begin_run
 from erfattr.attr.sources import Source
+from erfattr.datasets.grouping import Group, Grouping
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import corrected_imbalance
+from erfattr.metrics.dependence import DependentImagesWarning, dependence
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
@@ -127,6 +130,7 @@ class SensitivityMaps:
         tolerance_of: ToleranceOf = "pixels",
         show_progress: bool = False,
         groups: int = 16,
+        group: Group = None,
         checkpoint: Checkpoint | None = None,
         locate: bool = True,
     ) -> list[MapStatistics]:
@@ -146,9 +150,13 @@ class SensitivityMaps:
             tolerance: Stop as soon as the relative standard error is below this, in (0, 1], for every source;
                 the statistics say how many images that took. Not with several processes.
             tolerance_of: Of what: ``"pixels"``: median over pixels of standard error / mean; ``"L1"`` or
-                ``"L2"``: the noise-corrected imbalance index of the map divided by its mean.
+                ``"L2"``: the noise-corrected imbalance index of the map divided by its mean, its
+                ``sampling_error``.
             show_progress: Show a progress bar on standard error.
             groups: Number of interleaved groups kept for jackknife standard errors.
+            group: What belongs together, where images depend on each other (frames of a video, tiles of one
+                slide, changed copies): a label for each image, or a function from a file's path to one. All
+                images of a label are put into one group.
             checkpoint: Where the state is saved every so many images, and found when the run is started
                 again with the same arguments; it then goes on, and ends with exactly the same maps.
             locate: Find the pixels that the units are centred on, also where the model is traced for nothing
@@ -174,14 +182,23 @@ class SensitivityMaps:
         rank, world = rank_and_world()
         if tolerance is not None and world > 1:
             raise ValueError(f"tolerance: expected None with several processes, got {tolerance} with {world}")
-        streams = [StreamingStatistics(groups) for _ in self.sources]
+        grouping = None if group is None else Grouping(group, inputs, groups)
+        streams = [
+            StreamingStatistics(
+                groups if grouping is None else grouping.groups, assigned=grouping is not None
+            )
+            for _ in self.sources
+        ]
+        settings = self._settings()
+        if grouping is not None:
+            settings["group"] = grouping.fingerprint
         placement: Placement | None = None
         start = 0
         failure: Exception | None = None
         try:
             saved = None if checkpoint is None else checkpoint.load()
             if saved is not None:
-                self._check_same_run(saved["settings"])
+                _check_same_run(saved["settings"], settings)
                 placement = Placement.from_dict(saved["placement"])
                 start = saved["next_index"]
                 for stream, state in zip(streams, saved["streams"], strict=True):
@@ -205,11 +222,12 @@ class SensitivityMaps:
                             f"checkpoint: expected the state of a run of {run.placement}, got {placement}"
                         )
                     placement = run.placement
+                    members = None if grouping is None else grouping.of_batch(first_index, len(maps[0]))
                     for stream, batch_maps in zip(streams, maps, strict=True):
-                        stream.update(batch_maps, first_index)
+                        stream.update(batch_maps, first_index, members)
                     unsaved += len(maps[0])
                     if checkpoint is not None and unsaved >= checkpoint.interval:
-                        state = _state(self._settings(), placement, first_index + len(maps[0]), streams)
+                        state = _state(settings, placement, first_index + len(maps[0]), streams)
                         checkpoint.save(state)
                         unsaved = 0
                     if tolerance is not None and streams[0].n_images >= look_at:
@@ -236,6 +254,8 @@ class SensitivityMaps:
                     f"inputs: the map of {name!r} is zero everywhere, so none of these images excites it "
                     f'(rectify="{self.rectify}")'
                 )
+        if grouping is None:
+            _warn_of_dependence(results[0])
         return results
 
     def per_image(
@@ -271,13 +291,6 @@ class SensitivityMaps:
         """Return what a saved state must have been computed with, as plain numbers, texts and tuples."""
         sources = [source.identity(self.model) for source in self.sources]
         return {"sources": sources, "rectify": self.rectify, "execution": asdict(self.execution)}
-
-    def _check_same_run(self, saved: dict[str, Any]) -> None:
-        for name, mine in self._settings().items():
-            if saved[name] != mine:
-                raise ValueError(
-                    f"checkpoint: expected the state of a run with {name} {mine}, got one with {saved[name]}"
-                )
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -332,6 +345,21 @@ class SensitivityMaps:
         refuse_non_finite(pending)
 
 
+def _check_same_run(saved: dict[str, Any], mine: dict[str, Any]) -> None:
+    for name in {**mine, **saved}:
+        if saved.get(name) != mine.get(name):
+            raise ValueError(
+                f"checkpoint: expected the state of a run with {name} {mine.get(name)}, got one with "
+                f"{saved.get(name)}"
+            )
+
+
+def _warn_of_dependence(statistics: MapStatistics) -> None:
+    found = dependence(statistics)
+    if found is not None and found.warning:
+        warnings.warn(found.warning, DependentImagesWarning, stacklevel=3)
+
+
 def _state(
     settings: dict[str, Any], placement: Placement, next_index: int, streams: Sequence[StreamingStatistics]
 ) -> dict[str, Any]:
@@ -351,4 +379,5 @@ def _relative_error(statistics: MapStatistics, of: ToleranceOf) -> float:
             return float("inf")
         return float((statistics.standard_error[seen] / statistics.mean[seen].abs()).median())
     index = corrected_imbalance(statistics, order=1 if of == "L1" else 2)
-    return index.standard_error / index.value if index.value > 0 else float("inf")
+    # More images do not tell the shape, so a run that waited for its error might never end.
+    return index.sampling_error / index.value if index.value > 0 else float("inf")

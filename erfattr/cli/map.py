@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,12 +25,16 @@ from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
+from erfattr.metrics.dependence import DependentImagesWarning
 from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.map_report import MapReport, analyse_map
 from erfattr.report.maps import write_maps
+
+# What --group offers: from a file's path to what it belongs to.
+_GROUPS: dict[str, Callable[[Path], Path]] = {"folder": lambda path: path.parent}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,7 +66,14 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
             field = fields.get(source.layer) if source else None
             if field and source and field.output_size != source.feature_size:
                 field = None  # --to-spatial reads another grid
-            reports.append(analyse_map(of_source, field, None if field else total_stride(fields)))
+            reports.append(
+                analyse_map(
+                    of_source,
+                    field,
+                    None if field else total_stride(fields),
+                    grouped_by_label=options.group is not None,
+                )
+            )
         record = {
             **begun_record(options, started, info),
             "seconds_for_maps": seconds,
@@ -115,12 +127,15 @@ def _maps(
             "processes": world,
         }
         checkpoint = StateFile(path, identity, options.state_interval)
+    # The report says it, with the option that helps.
+    warnings.simplefilter("ignore", DependentImagesWarning)
     statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
         images.loader,
         tolerance=options.tolerance,
         tolerance_of=options.tolerance_of,
         show_progress=True,
         checkpoint=checkpoint,
+        group=None if options.group is None else _GROUPS[options.group],
     )
     return statistics, images.described_once_read()
 
@@ -183,7 +198,8 @@ def _lines(report: MapReport) -> list[str]:
     if report.source.layout not in ("", "(N, C, H, W), traced"):
         lines.append(f"  layout: {report.source.layout}")
     if report.warning:
-        lines.append(f"  warning: {report.warning}".replace('target="predicted"', "--target predicted"))
+        words = report.warning.replace('target="predicted"', "--target predicted")
+        lines.append(f"  warning: {words.replace('group=', '--group')}")
     if report.weak is not None:
         lines.append(f"  {report.weak.sentence}")
     field = report.receptive_field

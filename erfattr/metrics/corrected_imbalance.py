@@ -32,8 +32,12 @@ class Estimate:
     Attributes:
         value: The index at infinitely many images. Negative (about every other time) where the map has no
             imbalance that can be told from noise: read it as 0 within its standard error.
-        standard_error: One standard deviation of ``value``, over images and over what is not known about the
-            distribution of the differences.
+        standard_error: One standard deviation of ``value``: the root of the sum of squares of the two below.
+        sampling_error: Its part that falls with the number of images: how far the value scatters between
+            samples of images.
+        shape_error: Its part that no number of images tells beforehand: what is not known about the
+            distribution of the differences that the noise hides. It widens the error where it is needed and
+            where not.
         uncorrected: `imbalance_index` of the mean map as it is.
         noise_floor: What a perfectly flat map with the same noise would score over as many images.
         n_images: Number of images.
@@ -48,13 +52,19 @@ class Estimate:
     n_images: int
     order: int = 1
     normalize: str = "mean"
+    sampling_error: float = math.nan
+    shape_error: float = math.nan
 
     def __str__(self) -> str:
         """Value and error with two digits of the error, and what they were computed from."""
         value, error = _rounded(self.value, self.standard_error)
+        parts = ""
+        if math.isfinite(self.sampling_error):
+            sampling, shape = (_rounded(0, part)[1] for part in (self.sampling_error, self.shape_error))
+            parts = f"{sampling} over images, {shape} shape; "
         return (
             f"L{self.order} {value} +- {error} "
-            f"(uncorrected {self.uncorrected:.3g}, noise floor {self.noise_floor:.3g}, "
+            f"({parts}uncorrected {self.uncorrected:.3g}, noise floor {self.noise_floor:.3g}, "
             f"{self.n_images} images)"
         )
 
@@ -263,6 +273,8 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
         n_images=stats.n_images,
         order=order,
         normalize=normalize,
+        sampling_error=root.standard_error,
+        shape_error=unknown,
     )
     return _Fit(estimate, root.influence, unknown)
 

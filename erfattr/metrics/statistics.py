@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ class StreamingStatistics:
     Args:
         groups: Number of groups, at least 2. The relative precision of a jackknife standard error is about
             1 / sqrt(2 (G - 1)); memory is G + 1 maps of float64.
+        assigned: Every `update` names the groups of its images, because images depend on each other. The
+            standard error of a pixel is then that of the group means, not that of single images.
 
     Raises:
         TypeError: ``groups`` is not an integer.
@@ -91,23 +93,27 @@ class StreamingStatistics:
         (3.0, [3.5, 2.0], (2, 1))
     """
 
-    def __init__(self, groups: int = 16) -> None:
+    def __init__(self, groups: int = 16, *, assigned: bool = False) -> None:
         check_positive_int("groups", groups)
         if groups < 2:
             raise ValueError(f"groups: expected at least 2, got {groups}")
         self.groups = groups
+        self.assigned = assigned
         self.n_images = 0
         self._counts = [0] * groups
         self._sums: Tensor | None = None
         self._squares: Tensor | None = None
 
-    def update(self, maps: Tensor, first_index: int | None = None) -> None:
+    def update(
+        self, maps: Tensor, first_index: int | None = None, members: Sequence[int] | None = None
+    ) -> None:
         """Add the maps of consecutive images.
 
         Args:
             maps: (N, H, W), one map per image; left as they are.
             first_index: Number of the first image in the whole sequence, which decides the groups; by
                 default the number of images seen so far.
+            members: The group of each image, where groups are assigned.
         """
         maps = maps.detach()
         if maps.device.type == "mps":  # has no float64
@@ -124,11 +130,14 @@ class StreamingStatistics:
                 f"maps: expected maps of shape {tuple(self._squares.shape)}, got {tuple(maps.shape[1:])}"
             )
         start = self.n_images if first_index is None else first_index
-        if maps.is_cuda:
+        if members is not None:
+            self._sums.index_add_(0, torch.tensor(members, device=maps.device), maps)
+            self._squares += maps.square().sum(0)
+        elif maps.is_cuda:
             self._add_at_once(maps, start)
         else:
             self._add_in_order(maps, start)
-        for index in range(start, start + len(maps)):
+        for index in range(start, start + len(maps)) if members is None else members:
             self._counts[index % self.groups] += 1
         self.n_images += len(maps)
 
@@ -209,4 +218,15 @@ class StreamingStatistics:
         kept = [group for group, count in enumerate(self._counts) if count]
         sizes = tuple(self._counts[group] for group in kept)
         group_means = sums[kept] / torch.tensor(sizes, dtype=torch.float64)[:, None, None]
+        if self.assigned:
+            standard_error = _error_of_groups(group_means, mean, sizes)
         return MapStatistics(mean, standard_error, n, group_means, sizes, source)
+
+
+def _error_of_groups(group_means: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the standard error of a mean over groups that depend on nothing but their own images."""
+    groups = len(sizes)
+    if groups < 2:
+        return torch.full_like(mean, torch.inf)
+    shares = torch.tensor(sizes, dtype=torch.float64)[:, None, None] / sum(sizes)
+    return ((shares * (group_means - mean)).square().sum(0) * groups / (groups - 1)).sqrt()

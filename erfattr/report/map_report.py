@@ -9,6 +9,7 @@ from torch import Tensor
 
 from erfattr._files import plain
 from erfattr.metrics.corrected_imbalance import Estimate, corrected_imbalance
+from erfattr.metrics.dependence import dependence
 from erfattr.metrics.gaussian_fit import GaussianFit, GaussianFitError, fit_gaussian
 from erfattr.metrics.imbalance import imbalance_index, phase_contrast, phase_profile
 from erfattr.metrics.jackknife import FEWEST_GROUPS
@@ -46,6 +47,7 @@ class MapReport:
         weak: Phases that are significantly weak, and what the ends of the profile receive; ``None`` as above.
         dead: Share of the pixels that are significantly weaker than half of their neighbourhood, as
             `dead_pixels` marks them; ``None`` where it cannot be told.
+        dependence: Why the errors are too small: images that depend on each other; empty where none shows.
         relative_error: Median over pixels of standard error / mean, over pixels that are not zero.
     """
 
@@ -63,6 +65,7 @@ class MapReport:
     phase: PhaseEstimate | None
     weak: WeakPhases | None
     dead: float | None
+    dependence: str
     relative_error: float
 
     @property
@@ -83,6 +86,10 @@ class MapReport:
     @property
     def warning(self) -> str:
         """What must be known to read the numbers; empty where there is nothing."""
+        return "; ".join(filter(None, (self._of_output, self.dependence)))
+
+    @property
+    def _of_output(self) -> str:
         if self.source.layer == "output" and self.source.target == "mean":
             return (
                 "y is the mean of all outputs, which nearly cancel in a trained classifier: scale and "
@@ -143,6 +150,8 @@ def analyse_map(
     statistics: MapStatistics,
     receptive_field: ReceptiveField | None = None,
     period: tuple[int, int] | None = None,
+    *,
+    grouped_by_label: bool = False,
 ) -> MapReport:
     """Measure a map: fit, sizes, imbalance, phase profile.
 
@@ -151,6 +160,8 @@ def analyse_map(
         receptive_field: Of the unit's layer.
         period: (vertical, horizontal) stride in pixels to fold the map by; by default the receptive field's
             stride. Left out where the map is smaller than the period, or the period is 1.
+        grouped_by_label: The statistics' groups are of images that belong together, so their order says
+            nothing.
 
     Raises:
         ValueError: the statistics have no source, or the map is zero or not finite.
@@ -178,6 +189,7 @@ def analyse_map(
     if grouped and positive and min(height, width) >= _NEIGHBORHOOD:
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     reached = mean != 0
+    found = None if grouped_by_label else dependence(statistics)
     return MapReport(
         statistics=statistics,
         center=center,
@@ -199,6 +211,7 @@ def analyse_map(
         phase=phase,
         weak=weak,
         dead=dead,
+        dependence="" if found is None else found.warning.removeprefix("inputs: "),
         relative_error=float((statistics.standard_error[reached] / mean[reached].abs()).median()),
     )
 

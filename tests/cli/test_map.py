@@ -163,3 +163,36 @@ def test_unwritable_output_shows_before_the_long_part(
     (tmp_path / "file").write_text("")
     assert run("map", "--count", 1, "--output", tmp_path / "file") == 2
     assert "cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_frames_of_a_video_are_told_and_grouped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = (sample_images(8, 64, normalize=False) * 255).byte().permute(0, 2, 3, 1).numpy()
+    for number, scene in enumerate(scenes):
+        folder = tmp_path / "video" / f"scene{number}"
+        folder.mkdir(parents=True)
+        for frame in range(6):
+            Image.fromarray(np.roll(scene, frame, 1)).save(folder / f"{frame}.png")
+    words = ("map", "--images", tmp_path / "video", "--size", 64, "--layers", "output", "--output")
+    assert run(*words, tmp_path / "alone") == 0
+    said = capsys.readouterr()
+    assert "warning: images that follow each other are alike" in said.out
+    assert "with --group, such as the folder" in said.out
+    assert "UserWarning" not in said.err
+    assert run(*words, tmp_path / "grouped", "--group", "folder") == 0
+    assert "warning" not in capsys.readouterr().out
+    alone, grouped = (
+        np.load(tmp_path / name / "output_standard_error.npy").mean() for name in ("alone", "grouped")
+    )
+    assert grouped > 1.4 * alone
+    result = json.loads((tmp_path / "alone" / "result.json").read_text())
+    assert "standard errors are too small" in result["maps"]["output"]["warning"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_mean_output_comes_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("map", "--count", 4, "--size", 64, "--layers", "output", "--target", "mean")
+    assert run(*words, "--output", tmp_path / "maps") == 0
+    shown = capsys.readouterr().out
+    assert "output, mean of all\n  warning: y is the mean of all outputs, which nearly cancel" in shown
+    assert "which --target predicted maps" in shown

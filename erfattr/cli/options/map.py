@@ -67,6 +67,12 @@ def add(commands: Any) -> None:
         "--rectify", choices=get_args(Rectify), default="relu", help="do this to the gradient of each image"
     )
     parser.add_argument(
+        "--group",
+        choices=("folder",),
+        default=None,
+        help="count the images of a folder as one draw: frames of a video, tiles of a slide, copies",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=None,
