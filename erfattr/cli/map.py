@@ -20,7 +20,7 @@ from erfattr._processes import process_group, rank_and_world
 from erfattr.attr.layouts import ToSpatial, from_channels_last, from_tokens
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.cli._inputs import Network, chosen_images, chosen_network
+from erfattr.cli._inputs import Network, Preparation, chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
@@ -28,7 +28,7 @@ from erfattr.metrics.corrected_imbalance import compare_imbalance
 from erfattr.metrics.dependence import DependentImagesWarning
 from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.metrics.statistics import MapStatistics
-from erfattr.receptive_field.field import total_stride
+from erfattr.receptive_field.field import ReceptiveField, total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.map_report import MapReport, analyse_map
 from erfattr.report.maps import write_maps
@@ -58,7 +58,7 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
         begun = time.perf_counter()
         statistics, described = _maps(options, network)
         seconds = time.perf_counter() - begun
-        fields = receptive_fields(model, preparation.size, in_channels=preparation.channels)
+        fields, unknown = _fields(model, preparation)
         reports = []
         for of_source in statistics:
             # The period of a map is the stride of its layer, that of the output the network's.
@@ -79,6 +79,7 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
             "seconds_for_maps": seconds,
             "images": described,
             "options": vars(options),
+            "receptive_fields_unknown": unknown,
         }
         sentences: list[str] = []
         if other is not None:
@@ -89,6 +90,8 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
     for report in reports:
         print()
         print("\n".join(_lines(report)))
+    if unknown:
+        print(f"\nwarning: theoretical receptive fields are left out: {unknown}")
     if sentences:
         print()
         print("\n".join(sentences))
@@ -98,6 +101,14 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
             print(f"  {name}: {reason}")
     print()
     print_written(options.output, names)
+
+
+def _fields(model: nn.Module, preparation: Preparation) -> tuple[dict[str, ReceptiveField], str]:
+    """Return the receptive fields, and why there are none: whatever it is, the maps are not lost for it."""
+    try:
+        return receptive_fields(model, preparation.size, in_channels=preparation.channels), ""
+    except Exception as error:  # the model runs in ways that it did not run for the maps
+        return {}, f"{type(error).__name__}: {error}"
 
 
 def _maps(

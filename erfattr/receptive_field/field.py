@@ -46,6 +46,8 @@ class ReceptiveField:
             note says which).
             ``"position-dependent"``: units differ by more than their place; ``size`` is that of the centre
             unit, ask :meth:`bounds` for others.
+            ``"lower bound"``: values choose what is read (a comparison, a sort, a sampled flow), so a probe
+            with NaN sees a part of it at least; the note names the operator.
         method: ``"operators"`` or ``"nan probe"`` (see `erfattr.receptive_field.nan_probe.nan_probe`).
         unknown_operators: Names of the operators on the way that were not understood.
         note: The rest, in words; may be empty.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from erfattr._model import (
     untouched,
     watchable,
 )
+from erfattr.receptive_field._choices import Choices
 from erfattr.receptive_field._description import described
 from erfattr.receptive_field._dispatch import Watching
 from erfattr.receptive_field._lines import Line, extent, has_holes
@@ -117,10 +118,14 @@ class _Addresses(Watching):
 
 @dataclass(frozen=True)
 class Probe:
-    """Which poisoned rows and columns turned which units NaN: (H, height, width) and (W, height, width)."""
+    """Which poisoned rows and columns turned which units NaN: (H, height, width) and (W, height, width).
+
+    ``chosen_by`` names an operator before which NaN may have ended, because values choose there.
+    """
 
     rows: npt.NDArray[np.bool_]
     columns: npt.NDArray[np.bool_]
+    chosen_by: str = ""
 
 
 def probe_layers(
@@ -148,6 +153,8 @@ def probe_layers(
     way: list[str] = []
     known = dict(layouts or {})
     tracker = PlaceTracker()
+    choices = Choices(clean)
+    chosen: dict[str, str] = {}
 
     def poisoned(images: Tensor) -> dict[str, Tensor]:
         """Return where each layer is NaN, of those that run before anything stops the pass."""
@@ -168,6 +175,8 @@ def probe_layers(
                     f"batch_size: {len(images)} images gave {tensor.shape[0]} outputs at {name!r}; "
                     "use batch_size=1"
                 )
+            if images is clean:
+                chosen[name] = choices.chosen_by(tensor)
             nan = tensor.isnan()
             nan = (known[name].to_spatial(nan) if name in known else nan).any(1).cpu()
             maps[name] = nan if nan.ndim == 3 else nan[:, None, None]
@@ -188,7 +197,7 @@ def probe_layers(
     stopped: dict[str, str] = {}
     with untouched(model), torch.no_grad(), attributes_kept(model), buffers_kept(model):
         tracker[clean] = of_images(clean.shape)
-        with PlaceTracking(tracker):
+        with PlaceTracking(tracker), choices:
             maps = poisoned(clean)
         if most_seconds is not None:
             begun = time.perf_counter()
@@ -230,7 +239,7 @@ def probe_layers(
                 else never_ran(name, model)
             )
     probes = {
-        name: Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy())
+        name: Probe(torch.cat(rows).numpy(), torch.cat(columns).numpy(), chosen.get(name, ""))
         for name, (rows, columns) in hits.items()
     }
     return probes, problems
@@ -264,7 +273,7 @@ def field_from_probe(
         strides.append(int(step) if step == int(step) else step)
     notes = [*why, "measured with NaN inside the image: boxes are clipped at its borders"]
     kinds = (_probed_kind(lines[0], (height, width)), _probed_kind(lines[1], (height, width)))
-    return described(
+    field = described(
         name,
         size,
         (height, width),
@@ -275,6 +284,11 @@ def field_from_probe(
         unknown=unknown,
         notes=notes,
     )
+    if not probe.chosen_by or field.status == "whole image":
+        return field
+    # NaN is neither larger nor smaller than anything: a choice between values does not hand it on.
+    why_not_all = f"values choose at {probe.chosen_by}, where NaN may end: more may be read than was seen"
+    return replace(field, status="lower bound", note="; ".join(filter(None, (why_not_all, field.note))))
 
 
 def _probed_kind(line: Line, output_size: tuple[int, int]) -> str:

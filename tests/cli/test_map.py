@@ -196,3 +196,22 @@ def test_mean_output_comes_with_a_warning(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "output, mean of all\n  warning: y is the mean of all outputs, which nearly cancel" in shown
     assert "which --target predicted maps" in shown
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_maps_are_written_where_receptive_fields_cannot_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("b")
+
+    monkeypatch.setattr("erfattr.cli.map.receptive_fields", fail)
+    assert (
+        run("map", "--count", 4, "--size", 64, "--layers", "layer3", "output", "--output", tmp_path / "maps")
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "warning: theoretical receptive fields are left out: KeyError: 'b'" in shown
+    assert np.load(tmp_path / "maps" / "layer3.npy").shape == (64, 64)
+    result = json.loads((tmp_path / "maps" / "result.json").read_text())
+    assert result["record"]["receptive_fields_unknown"] == "KeyError: 'b'"
