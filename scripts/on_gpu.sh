@@ -33,7 +33,7 @@ for word in "$@"; do
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(tests speed attack training)
-limit_of() { case $1 in tests) echo 120 ;; speed) echo 180 ;; attack) echo 60 ;; training) echo 360 ;; esac; }
+limit_of() { case $1 in tests) echo 90 ;; speed) echo 180 ;; attack) echo 50 ;; training) echo 350 ;; esac; }
 
 mkdir -p "$OUT" "$WORK"
 OUT=$(cd "$OUT" && pwd)
