@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from erfattr import load_model
-from erfattr._files import environment, plain, write_json
+from erfattr._files import environment, plain, read_whole, write_json
 from erfattr.models.heads import replace_head
 from erfattr.remedies.variants import make_variant
 from erfattr.training.comparison import PairedDifference
@@ -78,7 +78,7 @@ def unfinished(folder: Path) -> list[dict[str, Any]]:
     path = folder / "last.ckpt"
     if not path.is_file():
         return []
-    saved = torch.load(path, map_location="cpu", weights_only=False)
+    saved = read_whole(path, "checkpoint", "cpu")
     history: list[dict[str, Any]] = saved["erfattr"]["history"]
     return history
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 import os
@@ -23,7 +25,8 @@ from torch import Tensor
 from erfattr import __version__
 from erfattr._checks import check_positive_int, describe
 
-_FORMAT = 1
+# What files of `write_whole` begin with; another number means another content.
+_MAGIC = b"erfattr 2\n"
 _PACKAGES = ("torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
 
 
@@ -42,7 +45,7 @@ class StateFile:
     Raises:
         TypeError: ``interval`` is not an integer.
         ValueError: ``interval`` is not positive; the folder is missing, or ``path`` is one. When loading: the
-            file is no state, or that of another run; the first thing that differs is named.
+            file is no state, damaged, or that of another run; the first thing that differs is named.
 
     Example:
         >>> import tempfile
@@ -67,11 +70,8 @@ class StateFile:
         """Return the state saved last, or ``None`` where the file is not there."""
         if not self.path.exists():
             return None
-        try:
-            saved = torch.load(self.path, weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise ValueError(f"path: {str(self.path)!r} cannot be read as a state: {error}") from error
-        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
+        saved = read_whole(self.path, "state")
+        if not isinstance(saved, dict) or not {"identity", "state"} <= saved.keys():
             raise ValueError(f"path: {str(self.path)!r} is no state that this version of erfattr wrote")
         for key in sorted({*self.identity, *saved["identity"]}):
             mine, its = self.identity.get(key), saved["identity"].get(key)
@@ -85,7 +85,7 @@ class StateFile:
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep a state."""
-        write_whole(self.path, {"format": _FORMAT, "identity": self.identity, "state": state})
+        write_whole(self.path, {"identity": self.identity, "state": state})
 
 
 @contextmanager
@@ -107,9 +107,45 @@ def writing_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: Any) -> None:
-    """Write with ``torch.save``; see `writing_file`."""
+    """Write what ``torch.save`` makes of the content behind its SHA-256; see `writing_file`.
+
+    PyTorch's reader looks at no checksum: one flipped bit on a disk would be taken for a number.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getbuffer()
     with writing_file(path) as beside, beside.open("wb") as file:
-        torch.save(content, file)
+        file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+        file.write(payload)
+
+
+def read_whole(path: Path, kind: str, map_location: Any = None) -> Any:
+    """Read what `write_whole` wrote: tensors, numbers, texts and containers of them, nothing that runs.
+
+    Args:
+        path: The file.
+        kind: What messages call it: a ``"state"``.
+        map_location: As of ``torch.load``.
+
+    Raises:
+        ValueError: the file cannot be read, is none of ours, or its content does not fit its SHA-256.
+    """
+    name = repr(str(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"path: {name} cannot be read as a {kind}: {error}") from error
+    digest, payload = content[len(_MAGIC) : len(_MAGIC) + 65], content[len(_MAGIC) + 65 :]
+    if not content.startswith(_MAGIC):
+        raise ValueError(f"path: {name} is no {kind} that this version of erfattr wrote")
+    if digest != hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise ValueError(
+            f"path: {name} is damaged: its content does not fit its SHA-256; remove the file to begin anew"
+        )
+    try:
+        return torch.load(io.BytesIO(payload), weights_only=True, map_location=map_location)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"path: {name} cannot be read as a {kind}: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from erfattr._files import StateFile, plain, write_json, write_whole, writing, writing_file
+from erfattr._files import (
+    StateFile,
+    plain,
+    read_whole,
+    write_json,
+    write_whole,
+    writing,
+    writing_file,
+)
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
@@ -47,8 +55,12 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_state(tmp_path: Path) -> None:
-    (tmp_path / "state").write_bytes(b"not a state")
-    with pytest.raises(ValueError, match="cannot be read as a state"):
+    for content in (b"not a state", b"hello world", b".", b""):
+        (tmp_path / "state").write_bytes(content)
+        with pytest.raises(ValueError, match="is no state that this version of erfattr wrote"):
+            StateFile(tmp_path / "state", {}).load()
+    write_whole(tmp_path / "state", {"next_index": 1})
+    with pytest.raises(ValueError, match="is no state that this version of erfattr wrote"):
         StateFile(tmp_path / "state", {}).load()
     torch.save({"weights": 1}, tmp_path / "state")
     with pytest.raises(ValueError, match="is no state that this version of erfattr wrote"):
@@ -105,9 +117,31 @@ def test_a_block_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
 
 def test_tensors_are_written_whole(tmp_path: Path) -> None:
     write_whole(tmp_path / "weights.pt", {"weight": torch.arange(3.0)})
-    assert torch.load(tmp_path / "weights.pt", weights_only=True)["weight"].tolist() == [0, 1, 2]
+    assert read_whole(tmp_path / "weights.pt", "state")["weight"].tolist() == [0, 1, 2]
     with pytest.raises(OSError, match="absent"):
         write_whole(tmp_path / "absent" / "weights.pt", {})
+
+
+def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "state", {"model": "demo"})
+    sums = torch.rand(16, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    file.save({"next_index": 256, "streams": [{"sums": sums}]})
+    whole = (tmp_path / "state").read_bytes()
+    generator = np.random.default_rng(0)
+    for place in generator.integers(0, 8 * len(whole), 600):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << (place % 8)
+        (tmp_path / "state").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"path: .* (is damaged|is no state)"):
+            file.load()
+    for length in (0, 5, 70, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "state").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"path: .* (is damaged|is no state)"):
+            file.load()
+    (tmp_path / "state").write_bytes(whole)
+    state = file.load()
+    assert state is not None
+    assert torch.equal(state["streams"][0]["sums"], sums)
 
 
 @dataclass
@@ -204,7 +238,7 @@ def test_killed_at_random_points_the_run_ends_with_the_same_map(tmp_path: Path) 
         time.sleep(chance.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         assert process.wait() in (0, -signal.SIGKILL)
-        saved = torch.load(state, weights_only=True)
+        saved = read_whole(state, "state")
         counts.append(saved["state"]["next_index"])
     assert counts == sorted(counts)
     assert counts[0] >= 4

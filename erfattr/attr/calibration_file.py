@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from erfattr._checks import describe
-from erfattr._files import write_whole
+from erfattr._files import read_whole, write_whole
 from erfattr.attr.calibration import Calibration
 from erfattr.metrics.statistics import MapSource, MapStatistics
 
@@ -29,6 +26,7 @@ def save_calibration(calibration: Calibration, path: str | Path) -> None:
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from captum.attr import Saliency
         >>> from erfattr.attr.calibration import calibrate
         >>> made = calibrate(Saliency(torch.nn.Flatten()), torch.ones(2, 1, 2, 2), target=0)
@@ -57,12 +55,9 @@ def load_calibration(path: str | Path) -> Calibration:
         The `Calibration`.
 
     Raises:
-        ValueError: the file is not there, cannot be read, or is no calibration.
+        ValueError: the file is not there, cannot be read, is damaged, or is no calibration.
     """
-    try:
-        saved = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"path: {str(path)!r} cannot be read as a calibration: {error}") from error
+    saved = read_whole(Path(path), "calibration")
     if not isinstance(saved, dict) or saved.pop("calibration_format", None) != _FORMAT:
         raise ValueError(f"path: {str(path)!r} is no calibration that this version of erfattr wrote")
     statistics = saved.pop("statistics")

@@ -154,4 +154,10 @@ def read_map(path: Path) -> Tensor:
     """Read a map that ``erfattr map`` wrote as NPY."""
     if not path.is_file():
         raise ValueError(f"--map: there is no file {path}")
-    return torch.from_numpy(np.load(path, allow_pickle=False))
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"--map: {path} cannot be read as a map that erfattr map wrote ({type(error).__name__}: {reason})"
+        ) from error

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from erfattr._files import writing_file
+from erfattr._files import read_whole, write_whole
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
@@ -295,11 +295,21 @@ class Fitting(LightningModule):
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or not there."""
+    """Checkpoints that are whole or not there, and refused when they are damaged."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with writing_file(Path(path)) as beside:
-            super().save_checkpoint(checkpoint, beside, storage_options)
+        if storage_options is not None:
+            raise TypeError(f"storage_options: expected none, got {storage_options}")
+        write_whole(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any = None,
+        weights_only: bool | None = None,  # noqa: ARG002 (never anything but tensors and plain values)
+    ) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = read_whole(Path(path), "checkpoint", map_location)
+        return checkpoint
 
 
 def make_trainer(folder: Path, epochs: int, hardware: Hardware, *, show_progress: bool) -> Trainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -335,9 +336,11 @@ def _measured(path: Path, model: nn.Module, images: Tensor, device: str) -> Pixe
     """Read the pixel use from its file, or measure it and write it there."""
     identity = {"weights": weights_hash(model), "images": list(images.shape)}
     if path.exists():
-        saved = json.loads(path.read_text())
-        if saved["identity"] == identity:
-            return PixelUse.from_numbers(saved["pixel_use"])
+        # What cannot be read is measured again.
+        with suppress(ValueError, KeyError, TypeError):
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if saved["identity"] == identity:
+                return PixelUse.from_numbers(saved["pixel_use"])
     use = measure_pixel_use(model.to(device), images)
     model.cpu()
     write_json(path, {"identity": identity, "pixel_use": use})

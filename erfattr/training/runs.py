@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -140,7 +141,8 @@ def train(
     if is_first_process():
         with writing(folder) as stage:
             torch.save(model.state_dict(), stage / "weights.pt")
-            record = {**result.numbers(), "run": identity, "hardware": hardware, "environment": environment()}
+            record = {**result.numbers(), "weights_sha256": weights_hash(model), "run": identity}
+            record |= {"hardware": hardware, "environment": environment()}
             write_json(stage / "result.json", record)
     return result
 
@@ -183,14 +185,24 @@ def _identity(
 
 
 def _finished(folder: Path, model: nn.Module, recipe: Recipe, seed: int) -> TrainingRun:
-    numbers: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
-    model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-    return TrainingRun(
-        recipe=recipe,
-        seed=seed,
-        history=tuple(numbers["history"]),
-        epoch=numbers["epoch"],
-        test_accuracy=numbers["test_accuracy"],
-        epochs_to_target=numbers["epochs_to_target"],
-        model=model.cpu().eval(),
-    )
+    try:
+        numbers: Mapping[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        # Runs of before this was written down have none.
+        if weights_hash(model) != numbers.get("weights_sha256", weights_hash(model)):
+            raise ValueError("weights.pt does not fit the SHA-256 in result.json")
+        return TrainingRun(
+            recipe=recipe,
+            seed=seed,
+            history=tuple(numbers["history"]),
+            epoch=numbers["epoch"],
+            test_accuracy=numbers["test_accuracy"],
+            epochs_to_target=numbers["epochs_to_target"],
+            model=model.cpu().eval(),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"folder: the finished run in {str(folder)!r} is damaged ({type(error).__name__}: {reason}); "
+            "remove it to train again"
+        ) from error

@@ -44,10 +44,12 @@ def measured(name: str, weights: str, images: Any, count: int | None, device: st
         return row | {"weights": f"{weights} not available"}
     erf = ERF(model, layer, unit=(3, 3))
     _, statistics = erf.attribute(images, max_examples=count, show_progress=True, return_statistics=True)
-    # Of the statistics, so that the errors are the scatter between samples of images.
-    fit = fit_gaussian(statistics)
+    # Of the statistics, so that the errors are the scatter between samples of images; two images have none.
+    grouped = len(statistics.group_sizes) > 2
+    fit = fit_gaussian(statistics if grouped else statistics.mean)
     found = {name: getattr(fit, name) for name in FITTED}
-    found |= {f"{name}_error": getattr(fit.standard_errors, name) for name in FITTED}
+    if grouped:
+        found |= {f"{name}_error": getattr(fit.standard_errors, name) for name in FITTED}
     return row | {"weights": info.weights, "images": statistics.n_images} | found
 
 

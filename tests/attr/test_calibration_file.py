@@ -67,7 +67,7 @@ def test_bad_files_and_places(tmp_path: Path, calibration: Calibration) -> None:
     with pytest.raises(ValueError, match="cannot be read as a calibration"):
         load_calibration(tmp_path / "missing.pt")
     (tmp_path / "text.pt").write_text("no calibration")
-    with pytest.raises(ValueError, match="cannot be read as a calibration"):
+    with pytest.raises(ValueError, match="is no calibration that this version of erfattr wrote"):
         load_calibration(tmp_path / "text.pt")
     torch.save({"state": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="is no calibration"):

@@ -494,3 +494,28 @@ def test_numbers_and_weights_are_written(tmp_path: Path, micro: TrainingData) ->
     model = small(seed=9)
     model.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert_equal_weights(model, run.model)
+
+
+def test_damaged_files_of_a_run_are_refused(micro: TrainingData, tmp_path: Path) -> None:
+    run = train(small(), replace(MICRO, epochs=1), micro, tmp_path / "run", hardware=CPU)
+    again = train(small(), replace(MICRO, epochs=1), micro, tmp_path / "run", hardware=CPU)
+    assert again.history == run.history
+    weights = (tmp_path / "run" / "weights.pt").read_bytes()
+    flipped = bytearray(weights)
+    flipped[weights.index(run.model.state_dict()["conv.weight"].numpy().tobytes()) + 5] ^= 4
+    for name, content in (
+        ("weights.pt", b"garbage"),
+        ("weights.pt", bytes(flipped)),
+        ("result.json", b"{}"),
+        ("result.json", b"[1"),
+    ):
+        path = tmp_path / "run" / name
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"folder: the finished run in '.*run' is damaged .*; remove it"):
+            train(small(), replace(MICRO, epochs=1), micro, tmp_path / "run", hardware=CPU)
+        path.write_bytes(whole)
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"path: .*last.ckpt' is no checkpoint that this version"):
+        train(small(), replace(MICRO, epochs=1), micro, tmp_path / "run", hardware=CPU)
