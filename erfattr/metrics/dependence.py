@@ -11,11 +11,11 @@ from erfattr.metrics.statistics import MapStatistics
 
 # Fewer groups cannot be put into enough orders.
 _FEWEST_GROUPS = 6
-_ORDERS = 10_000
-# What makes a warning: neighbours that are alike beyond chance and by more than this much; groups whose means
+_ORDERS = 5000
+# What makes a warning: images that are alike beyond chance and by more than this much; groups whose means
 # differ by less than this share of what independent images would make, or by more than so many times that.
-_CHANCE = 0.002  # below that eight images in a row cannot be told: they make two blocks of groups
-_ALIKE = 0.1
+_CHANCE = 0.005  # below that eight images in a row cannot be told: they make two blocks of groups
+_ALIKE = 0.15
 _TOO_EQUAL = 0.25
 _TOO_UNEQUAL = 3.0
 
@@ -28,15 +28,17 @@ class Dependence(NamedTuple):
     """How much the images of a map depend on each other, as their interleaved groups show it.
 
     Attributes:
-        neighbours: Correlation of groups that follow each other, above that of any two: 0 for independent
-            images, towards 1 where each image comes several times in a row, as the frames of a video do.
+        correlation: Of groups that lie ``apart`` from each other, above that of any two: 0 for independent
+            images, towards 1 where each image comes several times, as the frames of a video do.
+        apart: How far in the sequence they lie apart: the distance at which they are most alike.
         chance: Share of other orders of the groups whose correlation is as large; 1 where it is too small to
             matter.
         spread: Variance of the group means over that which the scatter of single images gives them: 1 for
             independent images, 0 where every group has the same images.
     """
 
-    neighbours: float
+    correlation: float
+    apart: int
     chance: float
     spread: float
 
@@ -45,8 +47,9 @@ class Dependence(NamedTuple):
         """What to say of it; empty where there is no reason."""
         if self.spread < _TOO_EQUAL:
             seen = f"groups of images are nearly equal (they vary by {self.spread:.2f} of what they should)"
-        elif self.chance < _CHANCE and self.neighbours > _ALIKE:
-            seen = f"images that follow each other are alike (correlation {self.neighbours:.2f})"
+        elif self.chance < _CHANCE and self.correlation > _ALIKE:
+            which = "that follow each other" if self.apart == 1 else f"{self.apart} apart in their order"
+            seen = f"images {which} are alike (correlation {self.correlation:.2f})"
         elif self.spread > _TOO_UNEQUAL:
             seen = (
                 f"images of a group are alike (the groups vary by {self.spread:.1f} times what they should)"
@@ -72,17 +75,20 @@ def dependence(stats: MapStatistics) -> Dependence | None:
     products = (scaled @ scaled.T).numpy()
     spread = float(np.trace(products)) / (groups - 1) / of_one_image
     if not spread > 1e-12:
-        return Dependence(0.0, 1.0, 0.0)
+        return Dependence(0.0, 1, 1.0, 0.0)
+    products /= np.trace(products)
+    partners = [np.roll(np.arange(groups), apart) for apart in range(1, groups // 2 + 1)]
 
-    def following(order: np.ndarray) -> float:
-        return float(products[order, np.roll(order, 1)].sum() / np.trace(products))
+    def alike(order: np.ndarray) -> list[float]:
+        """Correlation of the groups in this order, by how far they lie apart."""
+        return [float(products[order, order[partner]].sum()) for partner in partners]
 
-    seen = following(np.arange(groups))
-    neighbours = seen + 1 / (groups - 1)
-    if neighbours <= _ALIKE:
-        return Dependence(neighbours, 1.0, spread)
+    seen = alike(np.arange(groups))
+    apart = int(np.argmax(seen)) + 1
+    correlation = max(seen) + 1 / (groups - 1)
+    if correlation <= _ALIKE:
+        return Dependence(correlation, apart, 1.0, spread)
     # Independent images make the groups exchangeable, so every order of them is as likely as this one.
     generator = np.random.default_rng(0)
-    others = [following(generator.permutation(groups)) for _ in range(_ORDERS)]
-    chance = (1 + sum(other >= seen for other in others)) / (1 + _ORDERS)
-    return Dependence(neighbours, chance, spread)
+    as_alike = sum(max(alike(generator.permutation(groups))) >= max(seen) for _ in range(_ORDERS))
+    return Dependence(correlation, apart, (1 + as_alike) / (1 + _ORDERS), spread)

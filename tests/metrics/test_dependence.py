@@ -31,16 +31,25 @@ def test_independent_images_give_no_warning(side: int) -> None:
     # Of four pixels few numbers are left to tell by: one map in some hundreds is taken for dependent.
     assert warned <= (2 if side == 2 else 0)
     if side == 24:
-        assert all(abs(one.neighbours) < 0.1 and 0.9 < one.spread < 1.1 for one in found if one is not None)
+        assert all(one.correlation < 0.1 and 0.9 < one.spread < 1.1 for one in found if one is not None)
 
 
 @pytest.mark.parametrize("copies", [2, 4])
 def test_images_that_come_several_times_in_a_row_show(copies: int) -> None:
     found = dependence(statistics(independent(32, 0).repeat_interleave(copies, 0)))
     assert found is not None
-    assert found.neighbours > 0.3
-    assert found.chance < 0.002
+    assert found.correlation > 0.3
+    assert found.chance < 0.005
     assert "images that follow each other are alike" in found.warning
+
+
+def test_copies_that_lie_apart_show() -> None:
+    """Image k is a copy of image k modulo 8: groups k and k + 8 of 16 have the same."""
+    maps = independent(8, 0).repeat(8, 1, 1)
+    found = dependence(statistics(maps * (1 + 0.2 * torch.rand_like(maps))))
+    assert found is not None
+    assert found.apart == 8
+    assert "images 8 apart in their order are alike" in found.warning
 
 
 def test_frames_that_change_slowly_show() -> None:
