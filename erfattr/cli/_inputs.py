@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +136,8 @@ def chosen_images(options: argparse.Namespace, preparation: Preparation) -> Chos
     root = Path(options.images)
     digest = hashlib.sha256()
     for path in files.paths:
-        digest.update(path.read_bytes())
+        with suppress(OSError):  # the loader passes over it, and says why
+            digest.update(path.read_bytes())
     described |= {
         "source": options.images,
         "count": len(files),

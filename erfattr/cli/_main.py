@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # other one needs, and the run takes three times as long. Sleeping costs a quiet machine a few percent.
     # OpenMP reads this once, when torch is imported: not before the command is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A file's name may hold bytes that are no text, and a terminal may know no more than ASCII.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         import_module(f"erfattr.cli.{options.command}").run(options)
     except KeyboardInterrupt:

@@ -91,7 +91,10 @@ class ImageFiles(Dataset[Any]):
         if not root.is_dir():
             fault = "is a file" if root.exists() else "does not exist"
             raise ValueError(f"path: expected a folder of images, but {root} {fault}")
-        paths = _image_paths(root)
+        paths = _image_paths(root, self.unreadable)
+        if not paths and self.unreadable:
+            name, reason = next(iter(self.unreadable.items()))
+            raise ValueError(f"path: expected a folder of readable images, but of {root} {name}: {reason}")
         if not paths:
             raise ValueError(
                 f"path: expected a folder of images, but {root} holds no file ending in {' '.join(ENDINGS)}"
@@ -99,7 +102,13 @@ class ImageFiles(Dataset[Any]):
         owners = [file.relative_to(root).parts for file in paths]
         self.classes: tuple[str, ...] = ()
         if all(len(parts) > 1 for parts in owners):
-            folders = (folder.name for folder in root.iterdir() if folder.is_dir())
+            # A link to a folder that counts elsewhere holds no class of its own.
+            filled = {parts[0] for parts in owners}
+            folders = (
+                folder.name
+                for folder in root.iterdir()
+                if folder.is_dir() and (folder.name in filled or not folder.is_symlink())
+            )
             self.classes = tuple(sorted(name for name in folders if not name.startswith(".")))
         chosen: Sequence[int] = range(len(paths))
         if count is not None and count < len(paths):
@@ -123,13 +132,33 @@ class ImageFiles(Dataset[Any]):
         return image if self.labels is None else (image, self.labels[index])
 
 
-def _image_paths(root: Path) -> list[Path]:
+def _image_paths(root: Path, unreadable: dict[str, str]) -> list[Path]:
+    """Return the image files below a folder; of what cannot be one, write into ``unreadable`` why.
+
+    A folder that links lead to again counts once, so a link to a folder above ends nothing.
+    """
     found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in names
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        ]
+    seen: set[tuple[int, int]] = set()
+
+    def note(error: OSError) -> None:
+        unreadable[str(error.filename)] = f"{type(error).__name__}: {error.strerror}"
+
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=note):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # Links last: a folder counts where it is.
+        visible = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = sorted(visible, key=lambda name: (Path(folder, name).is_symlink(), name))
+        for name in names:
+            path = Path(folder, name)
+            if name.startswith(".") or not name.lower().endswith(ENDINGS):
+                continue
+            # To open a pipe is to wait for ever. What a link leads to may be gone: that shows on reading.
+            if path.exists() and not path.is_file():
+                unreadable[str(path)] = "no regular file"
+            else:
+                found.append(path)
     return sorted(found)

@@ -66,7 +66,7 @@ def split_indices(names: Sequence[str], labels: Sequence[int] | None = None, see
     validation: list[int] = []
     test: list[int] = []
     for members in of_class.values():
-        members.sort(key=lambda index: hashlib.sha256(f"{seed}/{names[index]}".encode()).hexdigest())
+        members.sort(key=lambda index: _digest(f"{seed}/{names[index]}"))
         held_out = round(HELD_OUT * len(members))
         test += members[:held_out]
         validation += members[held_out : 2 * held_out]
@@ -79,6 +79,11 @@ def split_indices(names: Sequence[str], labels: Sequence[int] | None = None, see
                 f"none for {name}"
             )
     return split
+
+
+def _digest(text: str) -> str:
+    # A file's name may hold bytes that are no text.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class ImageSource:
     def fingerprint(self) -> str:
         """SHA-256 of the names and labels, by which a resumed run knows its images again."""
         listed = "\n".join(f"{name} {label}" for name, label in zip(self.names, self.labels, strict=True))
-        return hashlib.sha256(listed.encode()).hexdigest()
+        return _digest(listed)
 
 
 def find_images(root: str | Path, *, download: bool = False) -> ImageSource:

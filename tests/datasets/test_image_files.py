@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from erfattr.datasets.image_files import ENDINGS, ImageFiles
+from erfattr.datasets.image_loader import ImageLoader
 from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, UnreadableImageError
+from erfattr.training.data import find_images, split_indices
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
@@ -182,3 +186,75 @@ def test_folders_without_images(tmp_path, noise):
 def test_arguments_out_of_range(folder, options, error, message):
     with pytest.raises(error, match=message):
         ImageFiles(folder, **options)
+
+
+# -- folders with more in them than images --
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """Two classes of two images each."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (4, 4), (60 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_a_folder_that_links_lead_to_again_counts_once(crowded):
+    (crowded / "self").symlink_to(".")
+    (crowded / "cat" / "up").symlink_to("..")
+    (crowded / "again").symlink_to("cat")
+    files = ImageFiles(crowded, 4)
+    assert len(files) == 4
+    assert files.labels is not None
+    assert {files.classes[label] for label in files.labels} <= {"again", "cat", "dog"}
+    assert "self" not in files.classes
+
+
+def test_a_link_to_nothing_is_passed_over_and_named(crowded):
+    (crowded / "cat" / "gone.png").symlink_to("nowhere")
+    files = ImageFiles(crowded, 4)
+    images = [image for batch, _ in ImageLoader(files, 3) for image in batch]
+    assert len(images) == 4
+    (name, reason) = next(iter(files.unreadable.items()))
+    assert name.endswith("gone.png")
+    assert "No such file" in reason
+
+
+def test_a_pipe_is_not_waited_for(crowded):
+    os.mkfifo(crowded / "dog" / "pipe.jpg")
+    files = ImageFiles(crowded, 4)
+    assert len(files) == 4
+    assert files.unreadable == {str(crowded / "dog" / "pipe.jpg"): "no regular file"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(crowded, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    files = ImageFiles(crowded, 4)
+    assert len(files) == 2
+    assert files.unreadable == {str(crowded / "dog"): "PermissionError: Permission denied"}
+    with pytest.raises(
+        ValueError, match="expected a folder of readable images, but of .*dog: PermissionError"
+    ):
+        ImageFiles(crowded / "dog", 4)
+
+
+def test_names_that_are_no_text_are_files_like_any_other(crowded):
+    name = os.fsencode(crowded / "cat") + b"/na\xffme.png"
+    with open(name, "wb") as file:  # noqa: PTH123
+        Image.new("RGB", (4, 4)).save(file, "PNG")
+    assert len(ImageFiles(crowded, 4)) == 5
+    source = find_images(crowded)
+    assert len(source.fingerprint) == 64
+    assert (
+        sum(len(part) for part in split_indices([f"{name}{k}" for name in source.names for k in range(4)]))
+        == 20
+    )
