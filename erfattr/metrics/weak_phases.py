@@ -48,7 +48,7 @@ class WeakPhases:
         """What a person reads."""
         weak, total = int(self.mask.sum()), self.mask.numel()
         ends = [
-            f"{100 * value:.0f} +- {100 * error:.0f} %"
+            f"{100 * value:.1f} +- {100 * error:.1f} %"
             for value, error in (
                 (self.weakest, self.weakest_error),
                 (self.strongest, self.strongest_error),

@@ -207,9 +207,7 @@ def test_a_folder_that_links_lead_to_again_counts_once(crowded):
     (crowded / "again").symlink_to("cat")
     files = ImageFiles(crowded, 4)
     assert len(files) == 4
-    assert files.labels is not None
-    assert {files.classes[label] for label in files.labels} <= {"again", "cat", "dog"}
-    assert "self" not in files.classes
+    assert (files.classes, files.labels) == (("cat", "dog"), (0, 0, 1, 1))
 
 
 def test_a_link_to_nothing_is_passed_over_and_named(crowded):
@@ -241,9 +239,7 @@ def test_a_folder_that_cannot_be_listed_is_named(crowded, monkeypatch):
     files = ImageFiles(crowded, 4)
     assert len(files) == 2
     assert files.unreadable == {str(crowded / "dog"): "PermissionError: Permission denied"}
-    with pytest.raises(
-        ValueError, match="expected a folder of readable images, but of .*dog: PermissionError"
-    ):
+    with pytest.raises(ValueError, match=r"readable images, but of .*dog: PermissionError"):
         ImageFiles(crowded / "dog", 4)
 
 
@@ -254,7 +250,5 @@ def test_names_that_are_no_text_are_files_like_any_other(crowded):
     assert len(ImageFiles(crowded, 4)) == 5
     source = find_images(crowded)
     assert len(source.fingerprint) == 64
-    assert (
-        sum(len(part) for part in split_indices([f"{name}{k}" for name in source.names for k in range(4)]))
-        == 20
-    )
+    many = [f"{name}{number}" for name in source.names for number in range(4)]
+    assert sum(len(part) for part in split_indices(many)) == 20
