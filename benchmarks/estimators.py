@@ -416,6 +416,22 @@ def photographs(folder: str, count: int) -> None:
             print(f"| {images} | {cells} |")
 
 
+def weak_on_photographs(folder: str, count: int) -> None:
+    """Say which phases of the pretrained MobileNetV2 are weak, over growing parts of shuffled photographs."""
+    import torchvision
+
+    from erfattr import DeadPixelMap, ImageFiles, ImageLoader
+
+    model = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1")
+    maps = DeadPixelMap(model).attribute(ImageLoader(ImageFiles(folder, count=count), 8), reduction="none")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    print("\nMobileNetV2, predicted class")
+    for images in (n for n in (64, 100, 200, 400) if n <= count):
+        stream = StreamingStatistics()
+        stream.update(maps[order[:images]])
+        print(f"{images} images: {weak_phases(stream.result(), 32).sentence}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     sections = ("candidates", "errors", "groups", "limits", "dead", "phases", "weak", "calibration", "all")
@@ -453,6 +469,7 @@ def main() -> None:
         check_calibration(repeats)
     if arguments.section == "photographs":
         photographs(arguments.images, arguments.count)
+        weak_on_photographs(arguments.images, arguments.count)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -952,16 +952,8 @@ def _child(network: Network, pipe: Connection) -> None:
     try:
         row = examine(network)
     except BaseException as error:
-        row = {
-            "library": network.library,
-            "name": network.name,
-            "part": network.part,
-            "kind": network.kind,
-            "input_size": network.size,
-            "status": "not compared",
-            "message": f"{type(error).__name__}: {_line(error)}",
-            "traceback": traceback.format_exc().splitlines()[-8:],
-        }
+        row = _lost(network, f"{type(error).__name__}: {_line(error)}")
+        row["traceback"] = traceback.format_exc().splitlines()[-8:]
     pipe.send(row)
 
 

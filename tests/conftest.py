@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from erfattr.models.demo import DemoNet
@@ -20,6 +22,18 @@ def randomise_batch_norm(model: nn.Module, seed: int = 0) -> None:
             assert module.running_var is not None
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 2.0, generator=generator)
+
+
+def write_noise(
+    root: Path, classes: Sequence[str], count: int, size: tuple[int, int], top: int = 256
+) -> None:
+    """Write a folder of so many images of noise, (height, width), for each class; colours below ``top``."""
+    generator = torch.Generator().manual_seed(0)
+    for name in classes:
+        (root / name).mkdir()
+        for index in range(count):
+            pixels = torch.randint(0, top, (*size, 3), generator=generator).byte()
+            Image.fromarray(pixels.numpy()).save(root / name / f"{index}.png")
 
 
 @pytest.fixture

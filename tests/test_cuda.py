@@ -11,7 +11,6 @@ import pytest
 import torch
 import torchvision
 from captum.attr import IntegratedGradients, Saliency
-from PIL import Image
 from torch import Tensor, nn
 
 from erfattr import (
@@ -32,7 +31,7 @@ from erfattr.attr.calibration import calibrate
 from erfattr.metrics.statistics import StreamingStatistics
 from erfattr.models.demo import DemoNet
 from erfattr.receptive_field.nan_probe import nan_probe
-from tests.conftest import randomise_batch_norm
+from tests.conftest import randomise_batch_norm, write_noise
 
 pytestmark = pytest.mark.cuda
 
@@ -273,12 +272,7 @@ def test_attack(strong: bool, device: torch.device, images: Tensor) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for name in ("one", "two"):
-        (root / name).mkdir()
-        for index in range(40):
-            pixels = torch.randint(0, 200, (16, 16, 3), generator=generator)
-            Image.fromarray(pixels.byte().numpy()).save(root / name / f"{index}.png")
+    write_noise(root, ("one", "two"), 40, (16, 16), 200)
     return root
 
 

@@ -170,7 +170,8 @@ def too_large(images: Tensor, extra: tuple[Any, ...]) -> str:
     begun = f"inputs: the GPU's memory does not hold {count} of shape {tuple(images.shape[1:])}"
     if extra:
         return f"{begun}, which have further arguments and are not parted; give smaller batches"
-    return f"{begun}; give smaller images, or run the model on the CPU"
+    smaller = "smaller images" if len(images) == 1 else "smaller batches or images"
+    return f"{begun}; give {smaller}, or run the model on the CPU"
 
 
 class Start(NamedTuple):
@@ -210,7 +211,8 @@ def begin_run(
         return begun()
     except torch.cuda.OutOfMemoryError as error:
         # Whole batches are run in parts; this was one image, or as few as are not parted.
-        first = batch.images if batch.extra else batch.images[:1]
+        few = total is not None and total < _WORTH_PREPARING
+        first = batch.images if batch.extra or few else batch.images[:1]
         raise ValueError(too_large(first, batch.extra)) from error
     except RuntimeError as error:
         other = other_dimensions(model)

@@ -138,16 +138,17 @@ def _maps(
             "processes": world,
         }
         checkpoint = StateFile(path, identity, options.state_interval)
-    # The report says it, with the option that helps.
-    warnings.simplefilter("ignore", DependentImagesWarning)
-    statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
-        images.loader,
-        tolerance=options.tolerance,
-        tolerance_of=options.tolerance_of,
-        show_progress=True,
-        checkpoint=checkpoint,
-        group=None if options.group is None else _GROUPS[options.group],
-    )
+    with warnings.catch_warnings():
+        # The report says it, with the option that helps.
+        warnings.simplefilter("ignore", DependentImagesWarning)
+        statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
+            images.loader,
+            tolerance=options.tolerance,
+            tolerance_of=options.tolerance_of,
+            show_progress=True,
+            checkpoint=checkpoint,
+            group=None if options.group is None else _GROUPS[options.group],
+        )
     return statistics, images.described_once_read()
 
 

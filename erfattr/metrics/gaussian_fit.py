@@ -165,7 +165,7 @@ def fit_gaussian(sensitivity_map: Any, *, rotated: bool = False, background: boo
     try:
         without = torch.stack([_numbers(_fit(part, rotated, background, begin)) for part in parts])
         errors = standard_error(_numbers(whole), without, sizes).tolist()
-    except GaussianFitError:
+    except (GaussianFitError, ValueError):  # without one group no bell is left, or nothing at all
         errors = [math.inf] * len(_numbers(whole))
     amplitude, height, center_y, center_x, sigma_y, sigma_x, correlation, below, r_squared = errors
     return replace(

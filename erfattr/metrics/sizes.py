@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,6 +219,8 @@ def centroid(sensitivity_map: Any) -> tuple[float, float]:
 def centroid_error(stats: MapStatistics) -> tuple[float, float]:
     """Return the standard errors (y, x) of the centroid of a mean map, in pixels: a jackknife over groups.
 
+    They are infinite where one group alone has the mass.
+
     Args:
         stats: What ``attribute(..., return_statistics=True)`` returns, of at least three groups.
 
@@ -235,6 +238,8 @@ def centroid_error(stats: MapStatistics) -> tuple[float, float]:
     """
     sums, sizes = group_sums("stats", stats)
     parts = with_and_without(sums).clamp_min(0) / with_and_without(sizes)[:, None, None]
+    if not bool(parts.flatten(1).any(1).all()):
+        return math.inf, math.inf
     whole, *without = (torch.tensor(centroid(part), dtype=torch.float64) for part in parts)
     y, x = standard_error(whole, torch.stack(without), sizes).tolist()
     return y, x

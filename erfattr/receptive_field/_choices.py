@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -12,6 +11,7 @@ from typing_extensions import override
 
 from erfattr.receptive_field._dispatch import Watching
 from erfattr.receptive_field._rules import base_name
+from erfattr.receptive_field._signatures import storage_of, tensors_in
 
 # Operators that take NaN for something else, leave it out, or put it last among values in their order.
 _DROP = {
@@ -59,26 +59,26 @@ class Choices(Watching):
         if self._ends is Level.CHOSEN:
             return self._first
         level = self._level(tensor)
-        return self._why.get(_address(tensor), "") if level is Level.CHOSEN else ""
+        return self._why.get(storage_of(tensor), "") if level is Level.CHOSEN else ""
 
     @override
     def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if not isinstance(func, OpOverload):
             return result
-        given = list(_tensors((*args, *kwargs.values())))
+        given = list(tensors_in((*args, *kwargs.values())))
         levels = [self._level(tensor) for tensor in given]
         level = max(levels, default=Level.NOTHING)
         if level is Level.NOTHING:
             return result
         name = base_name(func)
-        why = next((self._why[_address(one)] for one in given if _address(one) in self._why), "")
+        why = next((self._why[storage_of(one)] for one in given if storage_of(one) in self._why), "")
         samples = name in _SAMPLE and len(args) > 1 and self._level(args[1]) is not Level.NOTHING
         if name in _TO_PYTHON and level in (Level.VALUE, Level.CHOICE):
             self._ends, self._first = Level.CHOSEN, self._first or func._schema.name
         if name in _DROP or samples:
             level, why = Level.CHOSEN, why or func._schema.name
-        for output in _tensors((result,)):
+        for output in tensors_in((result,)):
             floating = output.is_floating_point() or output.is_complex()
             if level is Level.CHOSEN:
                 self._put(output, Level.CHOSEN, why)
@@ -91,23 +91,11 @@ class Choices(Watching):
         return result
 
     def _level(self, tensor: Tensor) -> Level:
-        return self._levels.get(_address(tensor), (None, Level.NOTHING))[1]
+        return self._levels.get(storage_of(tensor), (None, Level.NOTHING))[1]
 
     def _put(self, tensor: Tensor, level: Level, why: str) -> None:
-        address = _address(tensor)
+        address = storage_of(tensor)
         if level >= self._level(tensor):
             self._levels[address] = (tensor.untyped_storage(), level)
             if why:
                 self._why.setdefault(address, why)
-
-
-def _address(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +44,8 @@ class MapReport:
         period: (vertical, horizontal) total stride in pixels that the profile is folded by; ``None`` where
             there is none or the map is smaller.
         profile: The phase profile; ``None`` without a period.
-        phase: The profile with its standard errors; ``None`` as above, or for fewer images than that needs.
+        phase: The profile with its standard errors; ``None`` as above, for fewer images than that needs, and
+            where a few of the images alone reach some phase.
         weak: Phases that are significantly weak, and what the ends of the profile receive; ``None`` as above.
         dead: Share of the pixels that are significantly weaker than half of their neighbourhood, as
             `dead_pixels` marks them; ``None`` where it cannot be told.
@@ -184,8 +186,10 @@ def analyse_map(
     usable = period is not None and max(period) > 1 and period[0] <= height and period[1] <= width
     if period is not None and usable and positive and _every_phase(mean, period):
         profile = phase_profile(mean, period)
-        phase = estimate_phase_profile(statistics, period) if grouped else None
-        weak = weak_phases(statistics, period) if len(statistics.group_sizes) >= 4 else None
+        # Without one group, or on one half of them, a phase may have no mass: then there is no error to tell.
+        with suppress(ValueError):
+            phase = estimate_phase_profile(statistics, period) if grouped else None
+            weak = weak_phases(statistics, period) if len(statistics.group_sizes) >= 4 else None
     if grouped and positive and min(height, width) >= _NEIGHBORHOOD:
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     reached = mean != 0

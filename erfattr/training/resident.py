@@ -135,19 +135,15 @@ def apply_changes(squares: Tensor, sizes: Tensor, changes: Changes, frame: int, 
 
 
 def _recoloured(images: Tensor, changes: Changes) -> Tensor:
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
     def mixed(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
         factor = factor[:, None, None, None]
         return (factor * images + (1 - factor) * other).clamp(0, 255)
 
     images = mixed(images, 0.0, changes.brightness)
-    images = mixed(images, _grey(images).mean((1, 2, 3), keepdim=True), changes.contrast)
-    return mixed(images, _grey(images), changes.saturation)
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Return the luma of ITU-R BT.601, as torchvision weighs it, (N, 1, H, W)."""
-    red, green, blue = images.unbind(1)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
+    images = mixed(images, rgb_to_grayscale(images).mean((1, 2, 3), keepdim=True), changes.contrast)
+    return mixed(images, rgb_to_grayscale(images), changes.saturation)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
+
+from tests.conftest import write_noise
 
 
 @pytest.fixture(scope="session")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of 20 images of noise."""
     root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for name in ("cat", "dog"):
-        (root / name).mkdir()
-        for index in range(20):
-            pixels = torch.randint(0, 256, (33, 40, 3), generator=generator).byte()
-            Image.fromarray(pixels.numpy()).save(root / name / f"{index}.png")
+    write_noise(root, ("cat", "dog"), 20, (33, 40))
     return root
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr import FeatureUnit, MapSource, MapStatistics, ModelOutput, SensitivityMaps, receptive_fields
+from erfattr.metrics.statistics import StreamingStatistics
 from erfattr.report.map_report import MapReport, analyse_map
 
 
@@ -79,3 +80,20 @@ def test_statistics_without_a_source_are_refused() -> None:
     mean = gaussian_checkerboard()
     with pytest.raises(ValueError, match="statistics: expected a source, got None"):
         analyse_map(MapStatistics(mean, mean, 1, mean[None], (1,)))
+
+
+@pytest.mark.parametrize(("images", "seen"), [(8, 1), (8, 2), (16, 3)])
+def test_maps_that_few_images_excite_are_measured_as_far_as_it_goes(images: int, seen: int) -> None:
+    maps = torch.zeros(images, 64, 64, dtype=torch.float64)
+    maps[:seen] = torch.rand(seen, 64, 64, generator=torch.Generator().manual_seed(0)) + 0.1
+    streaming = StreamingStatistics(images)
+    streaming.update(maps)
+    source = MapSource("output", None, None, None, "predicted", "relu", (64, 64))
+    report = analyse_map(streaming.result(source), None, (8, 8))
+    assert report.profile is not None
+    assert report.profile.shape == (8, 8)
+    assert report.weak is None
+    assert (report.phase is None) == (seen == 1)
+    assert report.centroid_error is not None
+    assert (report.centroid_error[0] == math.inf) == (seen == 1)
+    assert report.numbers()["weak_phases"] is None

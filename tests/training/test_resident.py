@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.stats import kstest
 from torch import Tensor
 from torchvision.transforms import v2
@@ -17,6 +16,7 @@ from erfattr.training.data import TrainingImages, find_images
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Augmentation, Recipe, find_recipe
 from erfattr.training.resident import Changes, ResidentBatches, ResidentItems, apply_changes, draw_changes
+from tests.conftest import write_noise
 
 CPU = torch.device("cpu")
 PAPER = find_recipe("micro_object").augmentation
@@ -35,12 +35,7 @@ MICRO = Recipe(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of 30 images of noise, higher than wide."""
     root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for name in ("one", "two"):
-        (root / name).mkdir()
-        for index in range(30):
-            pixels = torch.randint(0, 200, (24, 18, 3), generator=generator)
-            Image.fromarray(pixels.byte().numpy()).save(root / name / f"{index}.png")
+    write_noise(root, ("one", "two"), 30, (24, 18), 200)
     return root
 
 
