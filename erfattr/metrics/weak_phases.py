@@ -83,8 +83,9 @@ def weak_phases(stats: MapStatistics, period: int | tuple[int, int], fdr: float 
     Raises:
         TypeError: ``stats`` is not a `MapStatistics`; ``period`` is not an integer or two; ``fdr`` is not a
             number.
-        ValueError: fewer than four groups; a ``period`` of one phase; ``fdr`` outside (0, 1]; or what
-            `estimate_phase_profile` refuses.
+        ValueError: fewer than four groups; a ``period`` of one phase; ``fdr`` outside (0, 1]; a map whose
+            mass spreads over less than a period (one standard deviation), so that its bell would count as a
+            pattern; or what `estimate_phase_profile` refuses.
 
     Example:
         >>> from erfattr.metrics.statistics import StreamingStatistics
@@ -111,11 +112,26 @@ def weak_phases(stats: MapStatistics, period: int | tuple[int, int], fdr: float 
     sums, sizes = group_sums("stats", stats)
     if len(sizes) < 4:
         raise ValueError(f"stats: expected at least 4 groups of images, two for each half, got {len(sizes)}")
+    _refuse_narrow(stats.mean, period)
     adjusted = false_discovery_control(_p_values(estimate).numpy(), method="bh")
     mask = torch.from_numpy(adjusted <= fdr).reshape(estimate.profile.shape) & (estimate.profile < 1)
     ends = [_end(sums, sizes, period, largest) for largest in (False, True)]
     (weakest, weakest_error), (strongest, strongest_error) = ends
     return WeakPhases(mask, weakest, weakest_error, strongest, strongest_error, fdr, stats.n_images)
+
+
+def _refuse_narrow(mean: Tensor, period: int | tuple[int, int]) -> None:
+    periods = period if isinstance(period, tuple) else (period, period)
+    for axis, name in ((0, "rows"), (1, "columns")):
+        mass = mean.sum(1 - axis)
+        place = torch.arange(len(mass), dtype=mass.dtype)
+        middle = (mass * place).sum() / mass.sum()
+        spread = float(((mass * (place - middle) ** 2).sum() / mass.sum()).sqrt())
+        if 1 < periods[axis] > spread:
+            raise ValueError(
+                f"period: expected at most the spread of the map's {name}, a standard deviation of "
+                f"{spread:.1f} pixels, got {periods[axis]}: the bell of so narrow a map would count as a pattern"
+            )
 
 
 def _p_values(estimate: PhaseEstimate) -> Tensor:

@@ -98,3 +98,15 @@ def test_bad_arguments(
 def test_a_map_instead_of_statistics_is_refused() -> None:
     with pytest.raises(TypeError, match="return_statistics=True"):
         weak_phases(torch.rand(8, 8), 2)  # type: ignore[arg-type]
+
+
+def test_the_bell_of_a_narrow_map_is_no_pattern() -> None:
+    y = torch.arange(96, dtype=torch.float64) - 47.5
+    bell = torch.exp(-(y[:, None] ** 2 + y**2) / (2 * 12.0**2))
+    streaming = StreamingStatistics(8)
+    streaming.update(bell * (1 + 0.1 * torch.rand(32, 96, 96, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"spread of the map's rows, .* 1\d\.\d pixels, got 32: the bell"):
+        weak_phases(streaming.result(), 32)
+    # Beside a third of the bell's width its curvature is some thousandths.
+    found = weak_phases(streaming.result(), 4)
+    assert (found.weakest, found.strongest) == pytest.approx((1, 1), abs=0.005)
