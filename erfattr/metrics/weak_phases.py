@@ -130,7 +130,8 @@ def _refuse_narrow(mean: Tensor, period: int | tuple[int, int]) -> None:
         if 1 < periods[axis] > spread:
             raise ValueError(
                 f"period: expected at most the spread of the map's {name}, a standard deviation of "
-                f"{spread:.1f} pixels, got {periods[axis]}: the bell of so narrow a map would count as a pattern"
+                f"{spread:.1f} pixels, got {periods[axis]}: the bell of so narrow a map would "
+                "count as a pattern"
             )
 
 
