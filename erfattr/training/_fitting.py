@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from erfattr._files import read_whole, write_whole
+from erfattr._model import untouched
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
@@ -99,6 +100,8 @@ class Fitting(LightningModule):
         self.accuracy = math.nan
         self._metric = self.task.metric()
         self._losses: list[Tensor] = []
+        # The first step at which the accuracy exceeded the target, where it is looked at within epochs.
+        self._first_step_above: int | None = None
         self._begun = 0.0
         self._seconds = math.nan
 
@@ -232,6 +235,28 @@ class Fitting(LightningModule):
                 f"learning rate than {self.recipe.learning_rate} may do"
             )
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Look at the accuracy within the epoch where the recipe says so; Lightning looks at its end."""
+        # Of n looks the k-th is after the share k / n of the steps.
+        steps, looks, done = int(self.trainer.num_training_batches), self.recipe.looks, batch_idx + 1
+        if done < steps and done * looks // steps > batch_idx * looks // steps:
+            self._look()
+
+    def _look(self) -> None:
+        begun, mixed = time.perf_counter(), self.trainer.precision_plugin.forward_context
+        with untouched(self.model), torch.no_grad(), mixed():
+            self.model.eval()
+            for images, labels in self.val_dataloader():
+                self._metric.update(self(images.to(self.device)), labels.to(self.device))
+        self._note_step(float(self._metric.compute()))
+        self._metric.reset()
+        self._begun += time.perf_counter() - begun  # which is no training
+
+    def _note_step(self, accuracy: float) -> None:
+        target = self.task.target
+        if target is not None and self._first_step_above is None and accuracy > target:
+            self._first_step_above = self.trainer.global_step
+
     def on_validation_start(self) -> None:
         """Note how long training took."""
         if self._losses:
@@ -264,6 +289,11 @@ class Fitting(LightningModule):
                 "images_per_second": images / self._seconds,
             }
         )
+        if self.recipe.looks > 1:
+            self._note_step(self.accuracy)
+            self.history[-1]["steps"] = self.trainer.global_step
+            if self._first_step_above is not None:
+                self.history[-1]["first_step_above"] = self._first_step_above
         better = self.best is None or self.accuracy > self.best["accuracy"]
         if self.task.keeps_best and better:
             weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -292,6 +322,9 @@ class Fitting(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back."""
         self.history, self.best = checkpoint["erfattr"]["history"], checkpoint["erfattr"]["best"]
+        for record in self.history[-1:]:
+            if "first_step_above" in record:
+                self._first_step_above = int(record["first_step_above"])
 
 
 class _WholeCheckpoints(TorchCheckpointIO):

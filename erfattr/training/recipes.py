@@ -82,6 +82,8 @@ class Recipe:
         object_size: Side of the micro-object in pixels.
         colors: Of the micro-objects, one for each class.
         target: Accuracy in percent; the first epoch that exceeds it is the result of a micro-object run.
+        looks: Times in an epoch, evenly spread, that a micro-object run measures its test accuracy. With more
+            than one, runs are compared by the steps to the target and not by the epochs.
         stop_after: Stop so many epochs after the target was passed: what follows cannot change the result.
             ``None``: never.
         map_size: Side of the images that sensitivity maps are computed over, at least three strides of the
@@ -101,11 +103,12 @@ class Recipe:
     object_size: int = 8
     colors: tuple[Color, ...] = (BLACK, RED)
     target: float = 90.0
+    looks: int = 1
     stop_after: int | None = None
     map_size: int = 224
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "size", "batch_size", "object_size", "map_size"):
+        for name in ("epochs", "size", "batch_size", "object_size", "map_size", "looks"):
             check_positive_int(name, getattr(self, name))
         if not isinstance(self.task, str) or self.task not in TASKS:
             raise ValueError(f"task: expected {' or '.join(map(repr, TASKS))}, got {describe(self.task)}")

@@ -49,6 +49,10 @@ class Task(ABC):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        if recipe.looks > 1 and self.target is None:
+            raise ValueError(
+                f"looks: expected 1 for the task {self.name!r}, which has no target, got {recipe.looks}"
+            )
 
     @abstractmethod
     def classes(self, folders: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,8 +128,8 @@ class MicroObject(Task):
     padded = "padded_fresh"  # even kernels from the beginning, as all weights are drawn anew
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
         self.target: float = recipe.target
+        super().__init__(recipe)
         if recipe.object_size > recipe.size:
             raise ValueError(
                 f"object_size: expected at most the image's {recipe.size} pixels, got {recipe.object_size}"
@@ -159,12 +163,17 @@ class MicroObject(Task):
         return self.recipe.epochs if passed is None else passed
 
     def outcome(self) -> str:
-        """Return the epochs to the target."""
-        return f"epochs to {self.target:g} %"
+        """Return the epochs to the target, or the steps where it is looked at within epochs."""
+        return f"{'steps' if self.recipe.looks > 1 else 'epochs'} to {self.target:g} %"
 
     def result(self, run: TrainingRun) -> float:
-        """Return the epochs to the target."""
-        return self.epochs_to_target(run.history)
+        """Return the epochs or steps to the target; those of all epochs where it was not passed."""
+        if self.recipe.looks == 1:
+            return self.epochs_to_target(run.history)
+        passed = first_above(run.history, self.target)
+        if passed is None:
+            return self.recipe.epochs * run.history[-1]["steps"] / len(run.history)
+        return run.history[passed - 1]["first_step_above"]
 
     def words(self, run: TrainingRun) -> str:
         """Return when the target was passed, if it was."""
@@ -174,13 +183,20 @@ class MicroObject(Task):
 
 
 def first_above(history: History, target: float) -> int | None:
-    """Return the first epoch, from 1, whose accuracy exceeds ``target``.
+    """Return the first epoch, from 1, in which the accuracy exceeded ``target``, at its end or at a look.
 
     Example:
         >>> first_above([{"epoch": 1, "accuracy": 60.0}, {"epoch": 2, "accuracy": 61.0}], 60)
         2
     """
-    return next((int(record["epoch"]) for record in history if record["accuracy"] > target), None)
+    return next(
+        (
+            int(record["epoch"])
+            for record in history
+            if record["accuracy"] > target or "first_step_above" in record
+        ),
+        None,
+    )
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, MicroObject)}

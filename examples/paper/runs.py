@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ def training_options(
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare images")
     parser.add_argument(
+        "--map-images", type=int, default=256, help="of a run's maps, before and after (default: %(default)s)"
+    )
+    parser.add_argument(
         "--runs",
         type=Path,
         default=Path("paper-results", runs),
@@ -56,6 +60,7 @@ class Runs:
     hardware: Hardware
     seeds: range
     weights: str
+    map_images: int
 
     @classmethod
     def of(cls, given: argparse.Namespace, recipe: Recipe, weights: str) -> Runs:
@@ -71,6 +76,7 @@ class Runs:
             Hardware(accelerator, 1, given.precision, given.workers),
             range(given.first_seed, given.first_seed + given.seeds),
             weights,
+            given.map_images,
         )
 
     def built(self, name: str, seed: int) -> tuple[nn.Module, str]:
@@ -93,6 +99,7 @@ class Runs:
             self.images,
             self.seeds,
             self.folder / name,
+            n_map_images=self.map_images,
             hardware=self.hardware,
             progress=_said,
         )
@@ -180,11 +187,17 @@ def trained_network(folder: Path, name: str, variant: str, seed: int, classes: i
     return network.eval()
 
 
-def chosen_recipe(given: argparse.Namespace, paper: str, cpu: str, **changes: Any) -> Recipe:
-    """Return the recipe of the scale, or the one that was asked for."""
+def chosen_recipe(
+    given: argparse.Namespace,
+    paper: str,
+    cpu: str,
+    always: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
+) -> Recipe:
+    """Return the recipe of the scale, or the one that was asked for; ``always`` changes either of them."""
     if given.recipe is not None:
-        return find_recipe(given.recipe)
-    return find_recipe(paper) if given.scale == "paper" else find_recipe(cpu, **changes)
+        return find_recipe(given.recipe, **always)
+    return find_recipe(paper, **always) if given.scale == "paper" else find_recipe(cpu, **changes, **always)
 
 
 def _said(variant: str, run: TrainingRun) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from paper import TABLE_4, print_table, write_result
 from runs import PAIRED_HEADINGS, Runs, chosen_recipe, draw_pairs, paired_line, training_options
 
+from erfattr.training.tasks import task_of
+
 MODELS = {"paper": tuple(TABLE_4), "cpu": ("demo",)}
 
 
@@ -27,13 +29,20 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="VARIANT",
         help="of erfattr compare, the first being what the others are compared with (default: all three)",
     )
+    parser.add_argument(
+        "--looks",
+        type=int,
+        default=1,
+        help="times in an epoch that the accuracy is measured: with 2 or more the result is in steps",
+    )
     given = parser.parse_args(arguments)
-    recipe = chosen_recipe(given, "micro_object", "micro_object_cpu")
+    looks = {} if given.looks == 1 else {"looks": given.looks}
+    recipe = chosen_recipe(given, "micro_object", "micro_object_cpu", always=looks)
     runs = Runs.of(given, recipe, "none")
     rows = []
     for name in given.models or MODELS[given.scale]:
         rows += runs.paired_rows(name, list(given.variants))[0]
-    outcome = f"epochs to {recipe.target:g} %"
+    outcome = task_of(recipe).outcome()
     print(f"{outcome}, {recipe.name}")
     print_table([PAIRED_HEADINGS, *(paired_line(row, TABLE_4, 1) for row in rows)])
     write_result(given.output, "table4", runs.settings(), rows, draw_pairs(rows, outcome))

@@ -21,6 +21,7 @@ from erfattr.training.data import TrainingData, TrainingImages, find_images
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Augmentation, Recipe
 from erfattr.training.runs import TrainingRun, train
+from erfattr.training.tasks import task_of
 
 pytest.importorskip("lightning", reason="needs the extra train")
 
@@ -158,6 +159,44 @@ def test_epochs_to_target_and_stopping(tmp_path: Path, micro: TrainingData) -> N
         run = train(small(), recipe, micro, tmp_path / f"{stop_after}", hardware=CPU)
         assert run.epochs_to_target == 1
         assert without_times(run) == without_times(whole)[:epochs]
+
+
+def test_looks_find_the_step_at_which_the_target_is_passed_and_change_nothing(
+    tmp_path: Path, micro: TrainingData
+) -> None:
+    whole = train(small(), MICRO, micro, tmp_path / "whole", hardware=CPU)
+    # 84 images are 10 steps an epoch, looked at after 3, 5, 8 and 10.
+    accuracies = {}
+    from erfattr.training._fitting import Fitting
+
+    class Watched(Fitting):
+        def _note_step(self, accuracy: float) -> None:
+            accuracies[self.trainer.global_step] = accuracy
+            right = [int(self.model.eval()(image[None]).argmax()) == label for image, label in micro.test]
+            self.model.train()
+            assert accuracy == pytest.approx(100 * sum(right) / len(right))
+            super()._note_step(accuracy)
+
+    def watched(recipe: Recipe, name: str) -> TrainingRun:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("erfattr.training._fitting.Fitting", Watched)
+            return train(small(), recipe, micro, tmp_path / name, hardware=CPU)
+
+    looked = watched(replace(MICRO, looks=4, target=99.9), "looked")
+    assert list(accuracies) == [10 * epoch + step for epoch in range(4) for step in (3, 5, 8, 10)]
+    assert without_times(looked) == without_times(whole)
+    assert_equal_weights(looked.model, whole.model)
+    unable = replace(MICRO, looks=4, learning_rate=1e-9)
+    never = train(small(), unable, micro, tmp_path / "never", hardware=CPU)
+    assert task_of(unable).result(never) == 40  # all steps
+    target = 0.5 * (min(accuracies.values()) + max(accuracies.values()))
+    first = next(step for step, accuracy in accuracies.items() if accuracy > target)
+    passed = watched(replace(MICRO, looks=4, target=target, stop_after=0), "passed")
+    assert task_of(passed.recipe).result(passed) == first
+    assert passed.history[-1]["first_step_above"] == first
+    assert len(passed.history) == -(-first // 10)
+    read = train(small(), passed.recipe, micro, tmp_path / "passed", hardware=CPU)
+    assert task_of(read.recipe).result(read) == first
 
 
 # Repeatable, resumed.

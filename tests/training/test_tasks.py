@@ -70,6 +70,15 @@ def test_classification_is_judged_by_the_test_accuracy() -> None:
     assert task.words(run) == "test accuracy 71.25 % with the weights of epoch 2"
 
 
+def test_only_a_task_with_a_target_is_looked_at_within_epochs() -> None:
+    assert (task_of(replace(MICRO, looks=4)).outcome(), task_of(MICRO).outcome()) == (
+        "steps to 60 %",
+        "epochs to 60 %",
+    )
+    with pytest.raises(ValueError, match=r"looks: expected 1 for the task 'classification'.*got 4"):
+        replace(CLASSES, looks=4)
+
+
 # Oracle: torchmetrics' accuracy, which is single precision.
 
 
