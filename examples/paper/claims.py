@@ -14,6 +14,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import exp, log
 from pathlib import Path
 from typing import NamedTuple
@@ -56,11 +57,12 @@ def missing(what: str, command: str) -> Row:
 
 def read(given: argparse.Namespace, name: str) -> list[Row] | Row:
     """Return the rows that a script wrote, or a row that says they are missing."""
-    # As the scripts write them, or as the record keeps them.
-    places = (given.results / name / f"{name}.json", given.results / f"{name}.json")
-    path = next((place for place in places if place.is_file()), places[0])
-    if not path.is_file():
-        return missing(f"the results {path.name} are", f"{name}.py")
+    # As a script writes them into a folder of this name, or as the record keeps them.
+    script = name.partition("_")[0]
+    places = (given.results / name / f"{script}.json", given.results / f"{name}.json")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return missing(f"the results {name} are", f"{script}.py")
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return rows
 
@@ -338,7 +340,8 @@ class Perturbed(NamedTuple):
     """Changes of the output by those, (pixels, images)."""
 
 
-def perturbed(given: argparse.Namespace) -> Perturbed:
+@cache  # two claims rest on it
+def perturbed(n_pixels: int, fixed_step: float) -> Perturbed:
     """Change single pixels of photographs that did not make R, and measure the mean output."""
     model = demo_model().eval()
     images = sample_images(64, size=64)
@@ -347,14 +350,14 @@ def perturbed(given: argparse.Namespace) -> Perturbed:
     R = DeadPixelMap(model).attribute(images[mine], target="mean")  # noqa: N806
     others = images[~mine]
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randperm(R.numel(), generator=generator)[: given.pixels]
-    amplitudes = given.step * (2 * torch.rand(len(pixels), len(others), generator=generator) - 1)
+    pixels = torch.randperm(R.numel(), generator=generator)[:n_pixels]
+    amplitudes = fixed_step * (2 * torch.rand(len(pixels), len(others), generator=generator) - 1)
     changes, by_amplitude = [], []
     with torch.inference_mode():
         before = model(others).mean(1)
         for pixel, steps in zip(pixels.tolist(), amplitudes, strict=True):
             y, x = divmod(pixel, R.shape[1])
-            for step, kept in ((torch.full_like(steps, given.step), changes), (steps, by_amplitude)):
+            for step, kept in ((torch.full_like(steps, fixed_step), changes), (steps, by_amplitude)):
                 changed = others.clone()
                 changed[:, :, y, x] += step[:, None]
                 kept.append(model(changed).mean(1) - before)
@@ -363,7 +366,7 @@ def perturbed(given: argparse.Namespace) -> Perturbed:
 
 def perturbation_follows_sensitivity(given: argparse.Namespace) -> Row:
     """Size of the output's change by a step of single pixels, beside R of other photographs (eq. 12)."""
-    found = perturbed(given)
+    found = perturbed(given.pixels, given.step)
     R, rises = found.sensitivity, found.changes.clamp(min=0).mean(1)  # noqa: N806
     # R counts what raises the output; the size of the change counts falls as well.
     tests = [spearmanr(R, values) for values in (rises, found.changes.abs().mean(1))]
@@ -387,7 +390,7 @@ def perturbation_follows_sensitivity(given: argparse.Namespace) -> Row:
 
 def perturbation_has_the_sign_of_equation_12(given: argparse.Namespace) -> Row:
     """Whether a pixel made brighter raises the output, the more the larger R."""
-    found = perturbed(given)
+    found = perturbed(given.pixels, given.step)
     mean = found.changes.mean(1)
     test = spearmanr(found.sensitivity, mean)
     moved = found.amplitudes * found.by_amplitude

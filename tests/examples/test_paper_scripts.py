@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from erfattr.models.demo import DemoNet
 from erfattr.models.loading import ModelInfo
@@ -229,13 +230,14 @@ def test_tables_2_and_3_and_figure_1_share_runs(tmp_path: Path, script: Any, pho
         assert fourth[f"l{order}_difference"] == pytest.approx(fall, rel=1e-9)
         # Zeros change nothing: what has changed before training is the pool that was widened.
         assert fourth[f"l{order}_begun_after"] < fourth[f"l{order}_begun_before"]
+    shutil.copytree(tmp_path / "table3", tmp_path / "table3_verdict")
     shared = ["--data", str(photographs), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     script("claims").main(
         ["--claims", "accuracy", "translation", *shared, "--output", str(tmp_path / "claims")]
     )
     accuracy, translation = written(tmp_path / "claims", "claims")
-    assert accuracy["numbers"][0]["difference"] == third["difference"]
-    assert [len(pairs) for pairs in translation["numbers"].values()] == [2, 2]
+    assert accuracy["numbers"]["pooled"][0] == pytest.approx(third["difference"])
+    assert [len(steps) for steps in translation["numbers"]["steps"]["demo"].values()] == [2, 2]
 
 
 def test_table_3_says_which_weights_are_missing(
@@ -332,49 +334,103 @@ def test_verdict(script: Any, effect: float, p: float | None, expected: str) -> 
     assert script("claims").verdict(effect, p, -1) == expected
 
 
-def test_networks_that_disagree_decide_nothing(tmp_path: Path, script: Any) -> None:
-    row = {
-        "model": "a",
-        "variant": "padded",
-        "runs": 5,
-        "difference": -2.0,
-        "difference_error": 0.4,
-        "p": 0.01,
+def judged(script: Any, folder: Path, claim: str, **tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of a claim that reads these tables."""
+    for name, rows in tables.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f"{name.partition('_')[0]}.json").write_text(json.dumps({"rows": rows}))
+    words = ["--claims", claim, "--results", str(folder), "--output", str(folder / "out")]
+    script("claims").main(words)
+    row: dict[str, Any]
+    (row,) = written(folder / "out", "claims")
+    assert row["rule"] == script("verdicts").RULES[claim]
+    return row
+
+
+def pairs(model: str, *changes: float, variant: str = "padded", before: float = 80.0) -> dict[str, Any]:
+    after = [before + change for change in changes]
+    return {"model": model, "variant": variant, "before_values": [before] * len(after), "after_values": after}
+
+
+def test_accuracy_is_judged_over_networks_by_strata(tmp_path: Path, script: Any) -> None:
+    def row(*rows: dict[str, Any]) -> dict[str, Any]:
+        return judged(script, tmp_path, "accuracy", table3_verdict=list(rows))
+
+    one = pairs("a", -1.0, -2.0, -3.0)
+    # The t-test of one network by hand: -2 +- 1 / sqrt(3), two degrees of freedom.
+    assert row(one)["numbers"]["pooled"] == pytest.approx([-2, 3**-0.5, 0.0742, -4.484, 0.484], abs=5e-4)
+    assert row(one)["verdict"] == "not decided"
+    # Two such networks: the same mean, an error smaller by the root of 2, four degrees of freedom.
+    both = row(one, pairs("b", -1.0, -2.0, -3.0))
+    assert both["numbers"]["pooled"][:3] == pytest.approx([-2, 6**-0.5, 0.00805], abs=5e-5)
+    assert both["verdict"] == "holds"
+    assert "a -2 (3 pairs), b -2 (3 pairs)" in both["evidence"]
+    assert row(pairs("a", 1.0, 1.1, 1.2), pairs("b", 1.0, 1.1, 1.2))["verdict"] == "does not hold"
+    assert row(one, pairs("b", 1.0, 2.0, 3.0))["verdict"] == "not decided"
+
+
+def test_speed_is_judged_by_ratios_of_steps_in_both_tasks(tmp_path: Path, script: Any) -> None:
+    def row(*changes: float) -> dict[str, Any]:
+        tables = {
+            name: [
+                pairs("demo", 0.0, 0.0, variant="padded"),
+                pairs("demo", *changes, variant="padded_fresh", before=100.0),
+            ]
+            for name in ("table4_verdict", "table4_shades_verdict")
+        }
+        return judged(script, tmp_path, "speed", **tables)
+
+    halved = row(-50.0, -49.0, -51.0)
+    assert halved["verdict"] == "holds"
+    assert "x 0.50 (" in halved["evidence"]
+    assert row(100.0, 101.0, 99.0)["verdict"] == "does not hold"
+    assert row(-50.0, 100.0, 0.0)["verdict"] == "not decided"
+
+
+def resnet(name: str, change: float, error: float) -> dict[str, Any]:
+    return {
+        "model": name,
+        "weights": "random",
+        "l1_difference": change,
+        "l1_difference_error": error,
+        "l1_p": 0.2,
     }
-    other = row | {"model": "b", "difference": 2.0}
-
-    def judged(*rows: dict[str, Any]) -> str:
-        (tmp_path / "table3").mkdir(exist_ok=True)
-        (tmp_path / "table3" / "table3.json").write_text(json.dumps({"rows": rows}))
-        script("claims").main(
-            ["--claims", "accuracy", "--results", str(tmp_path), "--output", str(tmp_path / "out")]
-        )
-        return str(written(tmp_path / "out", "claims")[0]["verdict"])
-
-    assert judged(row) == "holds"
-    assert judged(other) == "does not hold"
-    assert judged(row, other) == "not decided"
 
 
-def test_imbalance_has_to_fall_in_every_network(tmp_path: Path, script: Any) -> None:
-    def judged(*rows: dict[str, Any]) -> tuple[str, str]:
-        (tmp_path / "figure4").mkdir(exist_ok=True)
-        (tmp_path / "figure4" / "figure4.json").write_text(json.dumps({"rows": rows}))
-        script("claims").main(
-            ["--claims", "imbalance", "--results", str(tmp_path), "--output", str(tmp_path / "out")]
-        )
-        (row,) = written(tmp_path / "out", "claims")
-        return str(row["verdict"]), str(row["evidence"])
+def test_imbalance_is_judged_over_resnets_and_for_a_further_one(tmp_path: Path, script: Any) -> None:
+    def row(*changes: float, error: float = 0.01) -> dict[str, Any]:
+        rows = [resnet(f"resnet{place}", change, error) for place, change in enumerate(changes)]
+        return judged(script, tmp_path, "imbalance_resnets", figure4=[*rows, resnet("vgg16", 9.0, 0.1)])
 
-    one = {"model": "a", "weights": "random", "l1_difference": -0.1, "l1_difference_error": 0.02}
-    one |= {"l2_difference": -0.1, "l2_difference_error": 0.02}
-    verdict, evidence = judged(one)
-    assert (verdict, evidence) == ("holds", "2 of 2 indices of 1 networks fell, 2 significantly (random)")
-    # Five standard errors of few runs are judged by their own p.
-    verdict, evidence = judged(one, one | {"model": "b", "l2_p": 0.2})
-    assert verdict == "not decided"
-    assert "4 of 4 indices of 2 networks fell, 3 significantly; not decided: b" in evidence
-    assert judged(one, one | {"l2_difference": 0.1})[0] == "does not hold"
+    assert row(-0.1, -0.11, -0.09, -0.1)["verdict"] == "holds"
+    assert row(0.1, 0.11, 0.09, 0.1)["verdict"] == "does not hold"
+    assert row(-0.1, 0.1, -0.1, 0.1)["verdict"] == "not decided"
+    # All fell, and significantly on average, but they differ so much that a further one might rise.
+    wide = row(-0.02, -0.03, -0.2, -0.22, -0.1, -0.12)
+    assert wide["numbers"]["pooled"][0][2] < 0.05
+    assert (wide["verdict"], wide["numbers"]["pooled"][3] > 0) == ("not decided", True)
+    assert judged(script, tmp_path, "imbalance_resnets", figure4=[resnet("resnet18", -1, 0.1)])[
+        "verdict"
+    ] == ("cannot be tested here")
+
+
+def test_imbalance_without_a_pool_is_judged_by_its_runs(tmp_path: Path, script: Any) -> None:
+    open_row = judged(script, tmp_path, "imbalance_no_pool", figure4=[resnet("mobilenet_v2", -0.02, 0.01)])
+    assert (open_row["verdict"], open_row["numbers"]) == ("not decided", {"scores": [-2.0]})
+
+
+def test_random_effects_are_those_of_a_textbook(script: Any) -> None:
+    # Equal variances: the plain mean, the error of a t-test, and tau from the spread of the effects.
+    effects, error = [0.1, 0.3, 0.35, 0.65], 0.1
+    found = script("verdicts").random_effects(effects, [error] * 4)
+    assert found.mean.mean == pytest.approx(0.35)
+    assert found.mean.error == pytest.approx(np.std(effects, ddof=1) / 2)
+    assert found.spread**2 == pytest.approx(np.var(effects, ddof=1) - error**2)
+    half = 4.302653 * (found.spread**2 + found.mean.error**2) ** 0.5  # t of two degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.35 - half, 0.35 + half))
+    # Alike within their errors: no spread, and each weighs by the inverse of its variance.
+    alike = script("verdicts").random_effects([1.0, 1.1, 1.3], [0.5, 1.0, 0.5])
+    assert (alike.spread, alike.mean.mean) == pytest.approx((0.0, (4 * 1.0 + 1.1 + 4 * 1.3) / 9))
 
 
 def test_size_is_judged_by_measured_networks_too(tmp_path: Path, script: Any) -> None:
@@ -393,7 +449,7 @@ def test_size_is_judged_by_measured_networks_too(tmp_path: Path, script: Any) ->
 
 
 def test_claims_without_data_cannot_be_tested(tmp_path: Path, script: Any) -> None:
-    names = ["depth", "imbalance", "accuracy", "speed", "translation"]
+    names = ["depth", "imbalance_resnets", "imbalance_no_pool", "accuracy", "speed", "translation"]
     script("claims").main(
         ["--claims", *names, "--results", str(tmp_path), "--runs", str(tmp_path), "--output", str(tmp_path)]
     )
@@ -422,14 +478,34 @@ def test_depth_is_judged_by_trained_networks_alone(tmp_path: Path, script: Any) 
 
 
 def test_size_and_perturbation_are_measured(tmp_path: Path, script: Any) -> None:
-    script("claims").main(["--claims", "size", "perturbation", "--pixels", "64", "--output", str(tmp_path)])
-    size, perturbation = written(tmp_path, "claims")
+    names = ["size", "perturbation_size", "perturbation_sign"]
+    script("claims").main(["--claims", *names, "--pixels", "64", "--output", str(tmp_path)])
+    size, effect, sign = written(tmp_path, "claims")
     # Of the ranks 4, 5, 2, 7, 2, 9, 2, 7, 7 (ties share theirs) and 1 to 9, Pearson's correlation by hand.
     assert size["numbers"]["the paper's Table 1, theoretical"]["correlation"] == pytest.approx(
         0.35, abs=0.005
     )
-    assert perturbation["verdict"] == "holds"
-    assert perturbation["numbers"]["correlation"] > 0.3
+    assert effect["verdict"] == "holds"
+    assert effect["numbers"]["correlation"] > 0.3
+    # The amplitude makes most of a change's size, and R adds to that.
+    assert effect["numbers"]["amplitude_and_r"] > effect["numbers"]["amplitude"] > 0.3
+    assert sign["verdict"] == "not decided"
+    assert 45 < sign["numbers"]["share"] < 55
+
+
+def test_a_step_is_one_of_eight(script: Any) -> None:
+    # A network that reads one pixel in the middle: its class changes where the image does there.
+    class Middle(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            value = images[:, 0, 2, 2]
+            return torch.stack([value, -value], 1)
+
+    image = torch.full((1, 1, 7, 7), -1.0)
+    image[..., 3, 3:] = 1.0  # seen by the middle at rest, and a step to the right
+    step = script("claims").changed_by_a_step(Middle(), image)
+    assert step.flips == pytest.approx(100 * 7 / 8)
+    moved = torch.tensor([1.0, -1.0]).softmax(0)
+    assert step.moves == pytest.approx(7 / 8 * float(moved[0] - moved[1]))
 
 
 def test_a_record_says_how_it_was_made_without_paths_of_the_machine(
