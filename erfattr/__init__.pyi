@@ -29,6 +29,8 @@ from .metrics.imbalance import phase_contrast as phase_contrast
 from .metrics.imbalance import phase_profile as phase_profile
 from .metrics.imbalance import strong_pixels as strong_pixels
 from .metrics.imbalance import weak_pixels as weak_pixels
+from .metrics.precision import images_needed as images_needed
+from .metrics.precision import relative_error as relative_error
 from .metrics.relief import relief as relief
 from .metrics.significance import PhaseEstimate as PhaseEstimate
 from .metrics.significance import dead_pixels as dead_pixels

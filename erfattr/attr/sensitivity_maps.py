@@ -37,8 +37,8 @@ from erfattr.attr._run import Placement, Run, begin_run
 from erfattr.attr.sources import Source
 from erfattr.datasets.grouping import Group, Grouping
 from erfattr.execution import Execution
-from erfattr.metrics.corrected_imbalance import corrected_imbalance
 from erfattr.metrics.dependence import DependentImagesWarning, dependence
+from erfattr.metrics.precision import relative_error
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
@@ -233,7 +233,7 @@ class SensitivityMaps:
                     if tolerance is not None and streams[0].n_images >= look_at:
                         look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
                         results = placement.results(streams)
-                        if max(_relative_error(result, tolerance_of) for result in results) < tolerance:
+                        if max(relative_error(result, tolerance_of) for result in results) < tolerance:
                             enough.set()
         except Exception as error:
             # The other processes must hear of it before they wait for this one.
@@ -369,15 +369,3 @@ def _state(
         "next_index": next_index,
         "streams": [stream.state_dict() for stream in streams],
     }
-
-
-def _relative_error(statistics: MapStatistics, of: ToleranceOf) -> float:
-    """Return the relative standard error of a map, as ``tolerance_of`` says."""
-    if of == "pixels":
-        seen = statistics.mean != 0
-        if not bool(seen.any()):
-            return float("inf")
-        return float((statistics.standard_error[seen] / statistics.mean[seen].abs()).median())
-    index = corrected_imbalance(statistics, order=1 if of == "L1" else 2)
-    # More images do not tell the shape, so a run that waited for its error might never end.
-    return index.sampling_error / index.value if index.value > 0 else float("inf")

@@ -30,7 +30,7 @@ from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import ReceptiveField, total_stride
 from erfattr.receptive_field.trace import receptive_fields
-from erfattr.report.map_report import MapReport, analyse_map
+from erfattr.report.map_report import WANTED, MapReport, analyse_map
 from erfattr.report.maps import write_maps
 
 # What --group offers: from a file's path to what it belongs to.
@@ -55,7 +55,7 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
     other = None if options.against is None else chosen_network(options, device, against=True)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with writing(options.output) as stage:
-        begun = time.perf_counter()
+        begun, went_on = time.perf_counter(), options.state is not None and options.state.exists()
         statistics, described = _maps(options, network)
         seconds = time.perf_counter() - begun
         fields, unknown = _fields(model, preparation)
@@ -87,9 +87,11 @@ def _map_and_write(options: argparse.Namespace, device: str) -> None:
             record["against"] = {"model": asdict(other.info), "sentences": sentences}
         heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
         names = [path.name for path in write_maps(stage, reports, record, heading)]
+    # A run that went on took its time for a part of the images alone.
+    pace = None if went_on else seconds / statistics[0].n_images
     for report in reports:
         print()
-        print("\n".join(_lines(report)))
+        print("\n".join(_lines(report, pace)))
     if unknown:
         print(f"\nwarning: theoretical receptive fields are left out: {unknown}")
     if sentences:
@@ -203,7 +205,7 @@ def _fit_in_words(fit: GaussianFit) -> str:
     return f"centre ({said[0]}, {said[1]}), sigma_y {said[2]}, sigma_x {said[3]} px, R^2 {said[4]}"
 
 
-def _lines(report: MapReport) -> list[str]:
+def _lines(report: MapReport, seconds_per_image: float | None) -> list[str]:
     """Return what a person reads of one map."""
     numbers = report.numbers()
     lines = [report.title]
@@ -244,4 +246,28 @@ def _lines(report: MapReport) -> list[str]:
         f"  standard error of a pixel, median: {100 * report.relative_error:.0f} % of its value, over "
         f"{numbers['n_images']} images"
     )
+    lines.append(f"  to know it to {100 * WANTED:g} %: {_needed_in_words(report, seconds_per_image)}")
     return lines
+
+
+def _needed_in_words(report: MapReport, seconds_per_image: float | None) -> str:
+    """Return how many images, and how much time, a well known pixel and imbalance would take."""
+    there, said = report.statistics.n_images, []
+    for of, count in report.images_needed.items():
+        what = {"pixels": "the median pixel", "L1": "L1 without its noise"}[of]
+        if count is None:
+            said.append(f"no number of images can be told for {what}")
+        elif count <= there:
+            said.append(f"{there} images are enough for {what}")
+        else:
+            more = count - there
+            time_left = "" if seconds_per_image is None else f" ({_duration(more * seconds_per_image)})"
+            said.append(f"about {more} more images{time_left} for {what}")
+    return "; ".join(said)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from erfattr.metrics.imbalance import window_mean
@@ -18,6 +20,10 @@ _ENVELOPE = 8
 _CLASSES = 12
 # Pairs of groups that are held out, about: all up to 16 groups, neighbours of more.
 _PAIRS = 128
+# Differences that are worked on at a time, so that they stay in the processor's cache.
+_CHUNK = 8192
+# Share of a map below which a difference is rounding: a sum of some thousand groups has lost this much.
+_ROUNDING = 1e-13
 # Stands for zero where something that is zero itself is divided by it.
 TINY = 1e-300
 
@@ -67,11 +73,11 @@ def held_out_moments(sums: Tensor, sizes: Tensor, order: int) -> Moments:
     for axis in (0, 1):
         predictors = _Predictors(sums.sum(0) / sizes.sum(), order, axis)
         combination = _regression(predictors, sums, envelopes, sizes)
-        x = torch.stack([predictors.differences(group_sum) for group_sum in sums])
+        x = torch.stack([predictors.differences(group_sum).flatten() for group_sum in sums])
         predicted = torch.stack(
-            [combination @ predictors(*maps) for maps in zip(sums, envelopes, strict=True)]
+            [predictors.combined(combination, *maps) for maps in zip(sums, envelopes, strict=True)]
         )
-        totals += _totals(x, predicted, predictors.scale, sizes, pairs)
+        totals += _totals(x, predicted, predictors.scale.flatten(), sizes, pairs)
         terms += x.shape[1]
     held = torch.tensor(pairs)
     # The first row keeps all pairs, row 1 + g those without group g; a pair counts by its products of images.
@@ -90,41 +96,94 @@ def noise_floor(sums: Tensor, sizes: Tensor, order: int) -> float:
     groups = len(sizes)
     circle = torch.arange(groups)
     halves = [(circle - start) % groups < groups // 2 for start in range((groups + 1) // 2)]
-    contrasts = torch.stack([_half_against_half(half, sizes) for half in halves])
-    differences = torch.cat([torch.diff(sums, n=order, dim=axis).flatten(1) for axis in (1, 2)], 1)
-    return (contrasts @ differences).abs().mean().item()
+    total, terms = 0.0, 0
+    for half in halves:
+        contrast = torch.einsum("g,ghw->hw", _half_against_half(half, sizes), sums)
+        for axis in (0, 1):
+            differences = torch.diff(contrast, n=order, dim=axis)
+            total += differences.abs().sum().item()
+            terms += differences.numel()
+    return total / terms
 
 
 class _Predictors:
     """What a difference is predicted from: linear in a map, given the local scale of the mean map.
 
+    The difference itself, that of the envelope, and for each period the mean of their remainder at the same
+    phase, in units of the local scale, times that scale.
+
     Attributes:
-        scale: Local scale s of each difference, (P,).
+        scale: Local scale s of each difference, (H', W').
     """
 
     def __init__(self, mean: Tensor, order: int, axis: int) -> None:
         self._order, self._axis = order, axis
-        scale = _envelope(mean).abs().unfold(axis, order + 1, 1).mean(-1)
-        self.scale = scale.flatten()
-        rows, columns = torch.arange(scale.shape[0])[:, None], torch.arange(scale.shape[1])
-        self._folds = []
-        for period in _PERIODS:
-            if 2 * period <= min(mean.shape):
-                phase = (rows % period * period + columns % period).flatten()
-                total = self.scale.new_zeros(period**2).index_add(0, phase, self.scale)
-                self._folds.append((phase, total.clamp_min(TINY)))
+        self.scale = _envelope(mean).abs().unfold(axis, order + 1, 1).mean(-1)
+        self._periods = [period for period in _PERIODS if 2 * period <= min(mean.shape)]
+        self._totals = [total.clamp_min(TINY) for total in self._folds(self.scale)]
 
     def differences(self, sensitivity_map: Tensor) -> Tensor:
-        return torch.diff(sensitivity_map, n=self._order, dim=self._axis).flatten()
+        """Return the differences of a map, (H', W')."""
+        return torch.diff(sensitivity_map, n=self._order, dim=self._axis)
+
+    def products(self, sensitivity_map: Tensor, envelope: Tensor) -> Tensor:
+        """Return the products of each predictor with the differences, summed over the map, (K,)."""
+        x, smooth, means = self._parts(sensitivity_map, envelope)
+        # A repeated pattern times x is the pattern times x at its phases.
+        folds = self._folds(self.scale * x) if means else []
+        repeated = [(mean * fold).sum() for mean, fold in zip(means, folds, strict=True)]
+        return torch.stack([(x * x).sum(), (smooth * x).sum(), *repeated])
+
+    def combined(self, combination: Tensor, sensitivity_map: Tensor, envelope: Tensor) -> Tensor:
+        """Return the combination of the predictors with these coefficients, (H' W',)."""
+        x, smooth, means = self._parts(sensitivity_map, envelope)
+        total = combination[0] * x + combination[1] * smooth
+        if means:
+            pattern = sum(
+                (
+                    _repeated(factor * mean, x.shape)
+                    for factor, mean in zip(combination[2:], means, strict=True)
+                ),
+                torch.zeros_like(x),
+            )
+            total += self.scale * pattern
+        return total.flatten()
 
     def __call__(self, sensitivity_map: Tensor, envelope: Tensor) -> Tensor:
-        """Return (K, P): the differences, those of the envelope, and their means at the same phase."""
+        """Return all predictors, (K, H' W')."""
+        x, smooth, means = self._parts(sensitivity_map, envelope)
+        repeated = [self.scale * _repeated(mean, x.shape) for mean in means]
+        return torch.stack([x, smooth, *repeated]).flatten(1)
+
+    def _parts(self, sensitivity_map: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the differences, those of the envelope, and the mean remainder at each phase."""
         x, smooth = self.differences(sensitivity_map), self.differences(envelope)
-        predictors = [x, smooth]
-        for phase, total in self._folds:
-            means = torch.zeros_like(total).index_add(0, phase, x - smooth) / total
-            predictors.append(self.scale * means[phase])
-        return torch.stack(predictors)
+        if not self._periods:
+            return x, smooth, []
+        folds = self._folds(x - smooth)
+        return x, smooth, [fold / total for fold, total in zip(folds, self._totals, strict=True)]
+
+    def _folds(self, values: Tensor) -> list[Tensor]:
+        """Return, for each period, the sums at the same phase, (period, period)."""
+        folds: dict[int, Tensor] = {}
+        # A long fold holds the sums of the periods that divide it.
+        for period in reversed(self._periods):
+            source = next((fold for length, fold in folds.items() if length % period == 0), values)
+            folds[period] = _folded(source, period)
+        return [folds[period] for period in self._periods]
+
+
+def _folded(values: Tensor, period: int) -> Tensor:
+    """Return the sums of the values at the same phase, (period, period)."""
+    height, width = values.shape
+    padded = F.pad(values, (0, -width % period, 0, -height % period))
+    return padded.reshape(padded.shape[0] // period, period, -1, period).sum((0, 2))
+
+
+def _repeated(pattern: Tensor, size: torch.Size) -> Tensor:
+    """Return a pattern (period, period), repeated over ``size`` and cut off there."""
+    period = len(pattern)
+    return pattern.repeat(-(-size[0] // period), -(-size[1] // period))[: size[0], : size[1]]
 
 
 def _envelope(sensitivity_map: Tensor) -> Tensor:
@@ -146,15 +205,15 @@ def _regression(predictors: _Predictors, sums: Tensor, envelopes: Tensor, sizes:
     """
     whole = predictors(sums.sum(0), envelopes.sum(0))
     # All pairs of groups less those of a group with itself, whose noise would count as signal.
-    same = torch.stack(
-        [own @ own[0] for own in (predictors(*maps) for maps in zip(sums, envelopes, strict=True))]
-    ).sum(0)
+    same = torch.stack([predictors.products(*maps) for maps in zip(sums, envelopes, strict=True)]).sum(0)
     n = sizes.sum()
     products = (whole @ whole[0] - same) * n**2 / (n**2 - sizes.square().sum())
     # Predictors are scaled to unit length: those of a weak pattern are not to fall below the pseudo-inverse's
     # tolerance, which leaves out only what others repeat.
     gram = whole @ whole.T
-    length = gram.diagonal().sqrt().clamp_min(TINY)
+    length = gram.diagonal().sqrt()
+    # What is left of a constant by rounding predicts nothing: it is as if it were zero.
+    length = torch.where(length > _ROUNDING * predictors.scale.norm() * n, length, torch.inf)
     inverse = torch.linalg.pinv(gram / length / length[:, None], rtol=1e-12, hermitian=True)
     combination: Tensor = inverse @ (products / length) / length
     return combination
@@ -172,22 +231,56 @@ def _totals(x: Tensor, predicted: Tensor, s: Tensor, sizes: Tensor, pairs: list[
     """
     whole, n = predicted.sum(0), sizes.sum()
     typical = (whole / n).abs().sum() / s.sum().clamp_min(TINY)
+
+    def part(start: int) -> Tensor:
+        here = slice(start, start + _CHUNK)
+        means = x[:, here] / sizes[:, None]
+        return _totals_of_part(means, predicted[:, here], whole[here], s[here], typical, sizes, pairs)
+
+    starts = range(0, x.shape[1], _CHUNK)
+    with ThreadPoolExecutor(max(1, min(torch.get_num_threads(), len(starts)))) as pool:
+        # Added in the order of the parts: the same sum with any number of threads.
+        return sum(pool.map(part, starts), s.new_zeros(len(pairs), len(Moments._fields), _CLASSES))
+
+
+def _totals_of_part(
+    means: Tensor,
+    predicted: Tensor,
+    whole: Tensor,
+    s: Tensor,
+    typical: Tensor,
+    sizes: Tensor,
+    pairs: list[tuple[int, int]],
+) -> Tensor:
+    """Return the sums over a part of the differences that stays in the processor's cache.
+
+    ``means`` are the groups' mean differences, (G, P); the other arguments are those of `_totals`.
+    """
+    n = sizes.sum().item()
+    counts = sizes.tolist()
     totals = s.new_zeros(len(pairs), len(Moments._fields), _CLASSES)
+    # Classes of |m| / s, narrow below its mean and wide above.
+    middle = (typical * s).clamp_min(TINY)
+    rows = s.new_empty(len(Moments._fields), len(s))
+    into = Moments(*rows)
+    into.s.copy_(s)
+    torch.mul(s, s, out=into.s_squared)
+    # Written into again and again: memory that is asked for anew costs more than the arithmetic.
+    m, r, r_g, place = (torch.empty_like(s) for _ in range(4))
+    classes = torch.empty_like(s, dtype=torch.long)
     for number, (g, h) in enumerate(pairs):
         # The prediction comes from the groups that are not held out: linear, so by subtraction.
-        m = (whole - predicted[g] - predicted[h]) / (n - sizes[g] - sizes[h])
-        r_g, r_h = x[g] / sizes[g] - m, x[h] / sizes[h] - m
-        r = (r_g + r_h) / 2
-        rows = Moments(
-            s=s,
-            s_squared=s**2,
-            m_size=m.abs(),
-            m_squared=m * m,
-            r_sign_m=r * m.sign(),
-            r_m=r * m,
-            r_g_r_h=r_g * r_h,
-        )
-        # Classes of |m| / s, narrow below its mean and wide above.
-        place = m.abs() / (m.abs() + typical * s).clamp_min(TINY)
-        totals[number].index_add_(1, (_CLASSES * place).long().clamp_max(_CLASSES - 1), torch.stack(rows))
+        torch.sub(whole, predicted[g], out=m).sub_(predicted[h]).div_(n - counts[g] - counts[h])
+        torch.abs(m, out=into.m_size)
+        torch.mul(m, m, out=into.m_squared)
+        torch.sub(means[g], m, out=r_g)
+        torch.sub(means[h], m, out=r)
+        torch.mul(r_g, r, out=into.r_g_r_h)
+        r.add_(r_g).div_(2)
+        torch.mul(r, m, out=into.r_m)
+        torch.sign(m, out=into.r_sign_m).mul_(r)
+        torch.add(into.m_size, middle, out=place)
+        torch.div(into.m_size, place, out=place).mul_(_CLASSES)
+        classes.copy_(place).clamp_max_(_CLASSES - 1)
+        totals[number].index_add_(1, classes, rows)
     return totals

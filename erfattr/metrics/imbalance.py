@@ -298,11 +298,34 @@ def window_mean(values: Tensor, periods: tuple[int, int]) -> Tensor:
 
     Sums over windows, not differences of running sums: those would leave rounding dust where the map is zero.
     """
-    means = values[None, None]
-    for kernel in ((periods[0], 1), (1, periods[1])):
-        windows = F.avg_pool2d(means, kernel, stride=1)
-        # All windows that contain a pixel: pool again over the windows that exist, and count them.
-        padding = (kernel[1] - 1, kernel[1] - 1, kernel[0] - 1, kernel[0] - 1)
-        sums = F.avg_pool2d(F.pad(windows, padding), kernel, stride=1)
-        means = sums / F.avg_pool2d(F.pad(torch.ones_like(windows), padding), kernel, stride=1)
-    return means[0, 0]
+    means = values
+    for axis, length in enumerate(periods):
+        windows = _window_sums(means, length, axis) / length
+        # All windows that contain a pixel: sum again over the windows that exist, and count them.
+        padding = (length - 1, length - 1) if axis else (0, 0, length - 1, length - 1)
+        sums = _window_sums(F.pad(windows, padding), length, axis)
+        ones = F.pad(
+            torch.ones(windows.shape[axis], dtype=means.dtype, device=means.device), (length - 1,) * 2
+        )
+        counts = _window_sums(ones, length, 0)
+        means = sums / (counts if axis else counts[:, None])
+    return means
+
+
+def _window_sums(values: Tensor, length: int, axis: int) -> Tensor:
+    """Return the sum over each window of ``length`` along an axis, one for each place that it fits into.
+
+    Windows of twice the length are sums of two, so a window of length n costs log2(n) additions and not n.
+    """
+    count = values.shape[axis] - length + 1
+    total, begun = torch.zeros_like(values.narrow(axis, 0, count)), 0
+    window, reach = values, 1  # sums over windows of the length ``reach``
+    while reach <= length:
+        if length & reach:
+            total += window.narrow(axis, begun, count)
+            begun += reach
+        reach *= 2
+        if reach <= length:
+            size = window.shape[axis] - reach // 2
+            window = window.narrow(axis, 0, size) + window.narrow(axis, reach // 2, size)
+    return total

@@ -14,12 +14,15 @@ from erfattr.metrics.dependence import dependence
 from erfattr.metrics.gaussian_fit import GaussianFit, GaussianFitError, fit_gaussian
 from erfattr.metrics.imbalance import imbalance_index, phase_contrast, phase_profile
 from erfattr.metrics.jackknife import FEWEST_GROUPS
+from erfattr.metrics.precision import images_for, relative_error, relative_error_of_index
 from erfattr.metrics.significance import PhaseEstimate, dead_pixels, estimate_phase_profile
 from erfattr.metrics.sizes import SizeScores, centroid_error, size_scores
 from erfattr.metrics.statistics import MapSource, MapStatistics
 from erfattr.metrics.weak_phases import WeakPhases, weak_phases
 from erfattr.receptive_field.field import ReceptiveField
 
+# The relative standard error that a report says how to reach.
+WANTED = 0.1
 # Side in pixels of what a pixel is compared with, as `dead_pixels` takes it.
 _NEIGHBORHOOD = 9
 _IN_WORDS = {"predicted": "predicted class", "label": "class of the label", "mean": "mean of all"}
@@ -51,6 +54,9 @@ class MapReport:
             `dead_pixels` marks them; ``None`` where it cannot be told.
         dependence: Why the errors are too small: images that depend on each other; empty where none shows.
         relative_error: Median over pixels of standard error / mean, over pixels that are not zero.
+        images_needed: Images in all that bring a relative standard error down to 10 %, as
+            `images_needed` forecasts: of ``"pixels"`` (the median one), and of ``"L1"`` without its noise.
+            ``None``: no number can be told.
     """
 
     statistics: MapStatistics
@@ -69,6 +75,7 @@ class MapReport:
     dead: float | None
     dependence: str
     relative_error: float
+    images_needed: dict[str, int | None]
 
     @property
     def source(self) -> MapSource:
@@ -123,6 +130,7 @@ class MapReport:
                 "map_mean": self.statistics.mean.mean(),
                 "map_max": self.statistics.mean.max(),
                 "median_relative_standard_error": self.relative_error,
+                "images_needed_for_10_percent": self.images_needed,
                 "theoretical_receptive_field": described,
                 "gaussian_fit": self.fit,
                 "gaussian_fit_error": self.fit_error,
@@ -192,7 +200,9 @@ def analyse_map(
             weak = weak_phases(statistics, period) if len(statistics.group_sizes) >= 4 else None
     if grouped and positive and min(height, width) >= _NEIGHBORHOOD:
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
-    reached = mean != 0
+    orders = (1, 2) if grouped and positive else ()
+    corrected = {f"L{order}": corrected_imbalance(statistics, order) for order in orders}
+    error = relative_error(statistics)
     found = None if grouped_by_label else dependence(statistics)
     return MapReport(
         statistics=statistics,
@@ -207,16 +217,25 @@ def analyse_map(
             for order in (1, 2)
             for suffix, normalize in (("", "none"), ("_relative_to_mean", "mean"))
         },
-        corrected={
-            f"L{order}": corrected_imbalance(statistics, order) for order in (1, 2) if grouped and positive
-        },
+        corrected=corrected,
         period=period if profile is not None else None,
         profile=profile,
         phase=phase,
         weak=weak,
         dead=dead,
         dependence="" if found is None else found.warning.removeprefix("inputs: "),
-        relative_error=float((statistics.standard_error[reached] / mean[reached].abs()).median()),
+        relative_error=error,
+        images_needed={
+            of: images_for(known, statistics.n_images, WANTED)
+            for of, known in (
+                ("pixels", error),
+                *(
+                    (name, relative_error_of_index(index))
+                    for name, index in corrected.items()
+                    if name == "L1"
+                ),
+            )
+        },
     )
 
 

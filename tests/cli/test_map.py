@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +217,27 @@ def test_maps_are_written_where_receptive_fields_cannot_be_found(
     assert np.load(tmp_path / "maps" / "layer3.npy").shape == (64, 64)
     result = json.loads((tmp_path / "maps" / "result.json").read_text())
     assert result["record"]["receptive_fields_unknown"] == "KeyError: 'b'"
+
+
+def test_the_images_still_needed_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["map", "--model", "demo", "--count", "6", "--size", "64", "--layers", "output"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    (numbers,) = record["maps"].values()
+    error = numbers["median_relative_standard_error"]
+    wanted = numbers["images_needed_for_10_percent"]
+    assert wanted["pixels"] == math.ceil(6 * (error / 0.1) ** 2)
+    assert re.search(
+        rf"to know it to 10 %: about {wanted['pixels'] - 6} more images \(\d+ s\) for the median", printed
+    )
+    assert set(wanted) == {"pixels", "L1"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_a_time_is_said_as_a_person_does(seconds: float, words: str) -> None:
+    from erfattr.cli.map import _duration
+
+    assert _duration(seconds) == words
