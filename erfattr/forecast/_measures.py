@@ -56,19 +56,22 @@ def _slope(step: Step) -> Tensor | None:
             else value
             for name, value in step.bound.items()
         }
-        arguments = step.func._schema.arguments
-        return functional_form(step.func)(*(bound.pop(a.name) for a in arguments if not a.kwarg_only), **bound)
+        places = [a.name for a in step.func._schema.arguments if not a.kwarg_only]
+        positional = [bound.pop(name) for name in places]
+        return functional_form(step.func)(*positional, **bound)
 
     above, below = at(_NEAR), at(-_NEAR)
     if not above.is_floating_point():
         return None
     slope = (above - below) / (2 * _NEAR)
-    return _mean(slope.square(), step.channels)
+    return torch.stack([_mean(slope, step.channels), _mean(slope.square(), step.channels)])
 
 
 def _both(step: Step) -> Tensor:
-    first, second = (_mean(step.bound[side].square(), step.channels) for side in ("self", "other"))
-    return torch.stack(torch.broadcast_tensors(first, second))
+    """Return mean and mean square of either factor, (2, 2, ...)."""
+    factors = [step.bound["self"], step.bound["other"]]
+    means = [_mean(factor**power, step.channels) for factor in factors for power in (1, 2)]
+    return torch.stack(torch.broadcast_tensors(*means)).unflatten(0, (2, 2))
 
 
 def _scale(step: Step) -> Tensor | None:

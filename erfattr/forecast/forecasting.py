@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import erfattr.forecast._rules  # noqa: F401  (registers the rules)
 from erfattr._checks import as_int, check_choice, describe
 from erfattr._model import find_layer, refuse_compiled_layer
 from erfattr.forecast._measures import measure
-from erfattr.forecast._tape import Finished, Tape, record
+from erfattr.forecast._tape import Tape, record
 from erfattr.forecast._walk import Seed, walk_back
 from erfattr.receptive_field._passes import check_arguments, never_ran
 from erfattr.receptive_field.field import common_period
@@ -44,8 +45,7 @@ def forecast_map(
     So squared weights carry the second moments from the unit to the pixels: convolutions and linear layers
     by their squared kernels, batch normalisations by squared scales, activations by the mean of their squared
     slope over a normal distribution (a half for ReLU), maxima by one over the size of their window. The map
-    is the square root of what arrives. Where g is nearly normal, the mean of its positive part, R of eq. 3,
-    is 0.4 times that.
+    is the square root of what arrives: where g is nearly normal, R of eq. 3 is 0.4 times that.
 
     It forecasts what the architecture imprints on the map: its grid, where it is centred and how wide it is.
     It does not know what the images imprint, nor that paths through given weights add up or cancel; a trained
@@ -63,7 +63,9 @@ def forecast_map(
         input_size: (H, W) of the image, or one number for both.
         in_channels: C of the image.
         images: (N, C, H, W), a handful: slopes, gates and the scales of layer and group normalisations are
-            then those that they show. ``None``: slopes as above, gates of a normal number, scales of 1.
+            then those that they show, and of a unit the mean of g is followed beside its variance, so that
+            paths through given weights add up or cancel. It helps with untrained networks and did not with a
+            trained one. ``None``: slopes as above, gates of a normal number, scales of 1.
 
     Returns:
         (H, W), float64, not negative, on the CPU.
@@ -103,6 +105,7 @@ class Prepared:
         seed: Where the pass backward begins.
         period: Of the grid, rows and columns in pixels: the least common multiple of the strides as far as
             the layer; ``None`` where there is none shorter than the image.
+        measured: Whether images were run.
     """
 
     tape: Tape
@@ -110,10 +113,19 @@ class Prepared:
     unit: Unit | None
     seed: Seed
     period: tuple[int, int] | None
+    measured: bool
 
     def map(self, weights: Weights = "given", even: Collection[str] = ()) -> Tensor:
-        """Return the forecast, (H, W), float64; of layers named in ``even`` the own grid is smoothed away."""
-        return walk_back(self.tape, self.seed, expected=weights == "expected", even=even).sqrt()
+        """Return the forecast, (H, W), float64; of layers named in ``even`` the own grid is smoothed away.
+
+        Raises:
+            ValueError: a step on the way has no rule.
+        """
+        # What the images show of a unit's gates makes paths through the same weights add up or cancel. Of the
+        # output it is not known which class an image will have.
+        paths = self.measured and weights == "given" and self.unit is not None and not even
+        moments = walk_back(self.tape, self.seed, given=paths, expected=weights == "expected", even=even)
+        return moments.rectified() * math.sqrt(2 * math.pi)
 
     @property
     def strided(self) -> tuple[str, ...]:
@@ -162,12 +174,12 @@ def prepare(
         refuse_compiled_layer(model, name)
     tape = record(model, size, in_channels, images, measure)
     if layer == "output":
-        return _of_output(model, tape)
+        return _of_output(model, tape, images is not None)
     if name is None:
         name = _last_map(model, tape)
     if name not in tape.layers:
         raise ValueError(never_ran(name, model))
-    return _of_unit(tape, name, unit)
+    return _of_unit(tape, name, unit, images is not None)
 
 
 def _last_map(model: nn.Module, tape: Tape) -> str:
@@ -183,7 +195,7 @@ def _last_map(model: nn.Module, tape: Tape) -> str:
     )
 
 
-def _of_unit(tape: Tape, name: str, unit: Any) -> Prepared:
+def _of_unit(tape: Tape, name: str, unit: Any, measured: bool) -> Prepared:
     finished = tape.layers[name]
     layout, tensor = finished.layout, finished.tensor
     if layout is None or tensor is None:
@@ -200,11 +212,12 @@ def _of_unit(tape: Tape, name: str, unit: Any) -> Prepared:
         )
     marks = torch.zeros(tensor.shape, dtype=torch.float64, requires_grad=True)
     channels = layout.to_spatial(marks)[:, :, i, j]
-    (moments,) = torch.autograd.grad(channels.sum() / channels.shape[1] ** 2, marks)
-    return Prepared(tape, name, (i, j), Seed(tensor, moments, finished.steps), _period(tape, finished.steps))
+    (gradient,) = torch.autograd.grad(channels.mean(1).sum(), marks)
+    seed = Seed(tensor, gradient, finished.steps)
+    return Prepared(tape, name, (i, j), seed, _period(tape, finished.steps), measured)
 
 
-def _of_output(model: nn.Module, tape: Tape) -> Prepared:
+def _of_output(model: nn.Module, tape: Tape, measured: bool) -> Prepared:
     output = tape.alive[-1]
     if isinstance(output, Mapping):
         output = next((output[key] for key in ("out", "logits") if key in output), output)
@@ -213,25 +226,18 @@ def _of_output(model: nn.Module, tape: Tape) -> Prepared:
             f"layer: expected the {type(model).__name__} to give one tensor, or one under 'out' or 'logits', got "
             f"a {type(output).__name__}; name a layer"
         )
-    moments = torch.full(output.shape, 1.0 / output.numel(), dtype=torch.float64)
+    gradient = torch.full(output.shape, 1.0, dtype=torch.float64)
     steps = len(tape.steps)
-    return Prepared(tape, "output", None, Seed(output, moments, steps), _period(tape, steps))
+    return Prepared(tape, "output", None, Seed(output, gradient, steps), _period(tape, steps), measured)
 
 
 def _period(tape: Tape, steps: int) -> tuple[int, int] | None:
     layouts = [finished.layout for finished in tape.layers.values() if finished.steps <= steps]
     periods = []
     for axis in (0, 1):
-        strides = [_stride(layout, axis) for layout in layouts if layout is not None]
+        strides = [layout.steps[axis] for layout in layouts if layout is not None]
         length = tape.image.shape[2 + axis]
         whole = [abs(stride) for stride in strides if stride and abs(stride) < length]
         periods.append(common_period(whole, length))
     down, right = periods
     return None if down is None or right is None else (down, right)
-
-
-def _stride(layout: Layout, axis: int) -> float | None:
-    return layout.steps[axis]
-
-
-__all__ = ["Finished", "Prepared", "Weights", "forecast_map", "prepare"]

@@ -28,7 +28,7 @@ def mean(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     if not step.bound.get("keepdim", False):
         for dim in sorted(dims):
             grad = grad.unsqueeze(dim)
-    flow.give(image, (grad / count**2).expand(image.shape))
+    flow.give(image, (grad / count**flow.power).expand(image.shape))
     return None
 
 
@@ -52,7 +52,7 @@ def averaged(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None
     else:
         rows, columns = (_line(step, axis, image.shape[-2:], output.shape[-2:]) for axis in (0, 1))
     dtype = flow.memory.dtype
-    back = rows.square().to(dtype).T @ grad @ columns.square().to(dtype)
+    back = (rows**flow.power).to(dtype).T @ grad @ (columns**flow.power).to(dtype)
     if step.name == "avg_pool2d" and step.layer in flow.even:
         back = evened(back.reshape(-1, *back.shape[-3:]), pooling_steps(step)).reshape(back.shape)
     flow.give(image, back)

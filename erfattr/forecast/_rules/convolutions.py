@@ -40,11 +40,11 @@ def convolved(step: Step, moments: list[Tensor | None], flow: Flow) -> str | Non
     strided = not transposed and max(steps) > 1 and step.layer in flow.even
     if flow.is_image(image) and groups == 1 and not transposed and not flow.expected and not weight.is_meta:
         # The map is of the gradient's mean over colours, and over these the sum is exact.
-        summed = weight.detach().cpu().to(flow.memory.dtype).sum(1, keepdim=True).square()
+        summed = flow.raised(weight.detach().double().sum(1, keepdim=True))
         back = settings.back(grad, (image.shape[0], 1, *image.shape[2:]), summed)
-        flow.grey.add_(_evened(back, steps, strided).sum((0, 1)))
+        flow.give_grey(_evened(back, steps, strided).sum((0, 1)))
         return None
-    squared = flow.square(weight, fan_in)
+    squared = flow.weights(weight, fan_in)
     uniform = squared.stride() == (0,) * squared.ndim
     back = settings.back_uniform(grad, image.shape, squared) if uniform else settings.back(grad, image.shape, squared)
     flow.give(image, _evened(back, steps, strided))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erfattr.forecast._rules.moves import adjoint, hand_on
-from erfattr.forecast._rules.registry import Flow, elementwise, rule, stop
+from erfattr.forecast._rules.registry import Flow, elementwise, random, rule, stop
 from erfattr.forecast._tape import Step
 from erfattr.receptive_field._rules import base_name
 
@@ -28,15 +28,16 @@ def added(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     factors = (1.0, alpha) if step.name != "rsub" else (alpha, 1.0)
     if first is second:
         sign = 1 if step.name == "add" else -1
-        flow.give(first, grad * (factors[0] + sign * factors[1]) ** 2)
+        flow.give(first, grad * (factors[0] + sign * factors[1]) ** flow.power)
         return None
     for tensor, factor in zip((first, second), factors, strict=True):
         if any(tensor is one for one in step.read):
-            flow.give(tensor, grad * factor**2)
+            flow.give(tensor, grad * factor**flow.power)
     return None
 
 
 @elementwise
+@random
 def passed(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """Scale by the mean of the squared derivative: of the images, or over a normal distribution."""
     grad = moments[0]
@@ -48,27 +49,23 @@ def passed(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
         return "what it does with several tensors that depend on the image is not known"
     given = step.read[0]
     if step.measured is not None:
-        scale: Any = step.measured.to(flow.memory.dtype)
+        mean, second = step.measured.to(flow.memory.dtype)
         if flow.expected:
-            scale = scale.mean()
-    else:
-        constants = [v for k, v in step.bound.items() if isinstance(v, Tensor) and v is not given]
-        if any(constant.numel() > 1 for constant in constants) and step.name != "_prelu_kernel":
-            return "what it does with a constant of several elements is not known"
-        scale = squared_derivative(step)
-        if not math.isfinite(scale):
-            return "its derivative over a standard normal distribution is not finite"
-    flow.give(given, grad * scale)
+            mean, second = mean.mean(), second.mean()
+        flow.give(given, grad * flow.gate(mean, second))
+        return None
+    constants = [v for v in step.bound.values() if isinstance(v, Tensor) and v is not given]
+    if any(constant.numel() > 1 for constant in constants) and step.name != "_prelu_kernel":
+        return "what it does with a constant of several elements is not known"
+    slopes = _over_normal(step.func, _frozen(step), True)
+    if not all(map(math.isfinite, slopes)):
+        return "its derivative over a standard normal distribution is not finite"
+    flow.give(given, grad * flow.gate(*slopes))
     return None
 
 
-def squared_derivative(step: Step) -> float:
-    """Return the mean of the squared derivative of an activation over a standard normal distribution."""
-    return _over_normal(step.func, _frozen(step), True)
-
-
-def mean_square(step: Step) -> float:
-    """Return the mean of an activation's square over a standard normal distribution."""
+def values_over_normal(step: Step) -> tuple[float, float]:
+    """Return the mean of an activation and of its square over a standard normal distribution."""
     return _over_normal(step.func, _frozen(step), False)
 
 
@@ -90,7 +87,7 @@ _GIVEN = "the tensor itself"
 
 
 @lru_cache(maxsize=512)
-def _over_normal(func: Any, arguments: tuple[tuple[str, Any], ...], derivative: bool) -> float:
+def _over_normal(func: Any, arguments: tuple[tuple[str, Any], ...], derivative: bool) -> tuple[float, float]:
     # Midpoints of slices of equal probability.
     levels = (torch.arange(_POINTS, dtype=torch.float64) + 0.5) / _POINTS
     z = math.sqrt(2) * torch.erfinv(2 * levels - 1)
@@ -105,11 +102,11 @@ def _over_normal(func: Any, arguments: tuple[tuple[str, Any], ...], derivative: 
         positional = [given.pop(a.name) for a in func._schema.arguments if not a.kwarg_only and a.name in given]
         y = functional_form(func)(*positional, **given)
         if not derivative:
-            return float(y.square().mean())
+            return float(y.mean()), float(y.square().mean())
         if not y.requires_grad:
-            return 0.0
+            return 0.0, 0.0
         (slope,) = torch.autograd.grad(y.sum(), z)
-    return float(slope.square().mean())
+    return float(slope.mean()), float(slope.square().mean())
 
 
 def functional_form(func: Any) -> Any:
@@ -120,6 +117,7 @@ def functional_form(func: Any) -> Any:
 
 
 @rule("where")
+@random
 def chosen(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """A choice by a constant is exact; by what depends on the image each side is taken half of the time."""
     condition = step.bound["condition"]
@@ -128,7 +126,7 @@ def chosen(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
         for name in ("self", "other"):
             side = step.bound[name]
             if grad is not None and any(side is tensor for tensor in step.read):
-                flow.give(side, 0.5 * grad)
+                flow.give(side, flow.gate(0.5, 0.5) * grad)
         return None
     if condition.is_meta:
         return "what it chooses by has no values on the meta device"

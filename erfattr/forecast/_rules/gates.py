@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from erfattr.forecast._rules.elements import mean_square, passed
-from erfattr.forecast._rules.registry import Flow, rule, rule_of
+from erfattr.forecast._rules.elements import passed, values_over_normal
+from erfattr.forecast._rules.registry import Flow, random, rule, rule_of
 from erfattr.forecast._tape import Step
 
 
 @rule("mul", "div")
+@random
 def scaled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """Scale by a constant's square, or by the mean square of a gate; through the gate itself goes no grid.
 
@@ -27,32 +28,28 @@ def scaled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
         return "a division by what depends on the image is not carried"
     if reads == [True, True]:
         if first is second:
-            flow.give(first, 4 * grad * _square_of(step, 0, flow))
+            flow.give(first, 2**flow.power * grad * _gate(step, 0, flow))
             return None
         elements = [side.numel() for side in (first, second)]
         if elements[0] >= elements[1]:
-            flow.give(first, grad * _square_of(step, 1, flow))
+            flow.give(first, grad * _gate(step, 1, flow))
         if elements[1] >= elements[0]:
-            flow.give(second, grad * _square_of(step, 0, flow))
+            flow.give(second, grad * _gate(step, 0, flow))
         return None
     given, constant = (first, second) if reads[0] else (second, first)
     factor: Any = 1.0
-    if isinstance(constant, Tensor):
-        if not constant.is_meta:
-            factor = constant.detach().cpu().to(flow.memory.dtype).square()
-            if flow.expected:
-                factor = factor.mean()
-    else:
-        factor = float(constant) ** 2
+    if not isinstance(constant, Tensor) or not constant.is_meta:
+        factor = flow.raised(constant)
     flow.give(given, grad / factor if step.name == "div" else grad * factor)
     return None
 
 
-def _square_of(step: Step, side: int, flow: Flow) -> Any:
-    """Return the mean square of one of the factors: of the images, of its activation, or 1."""
+def _gate(step: Step, side: int, flow: Flow) -> Any:
+    """Return the coefficient of one of the factors: of the images, of its activation, or of a normal number."""
     if step.measured is not None:
-        return step.measured[side].to(flow.memory.dtype)
+        mean, second = step.measured[side].to(flow.memory.dtype)
+        return flow.gate(mean, second)
     maker = step.makers[side]
     if maker is None or rule_of(maker.func) is not passed or len(maker.read) != 1:
-        return 1.0
-    return mean_square(maker)
+        return flow.gate(0.0, 1.0)
+    return flow.gate(*values_over_normal(maker))

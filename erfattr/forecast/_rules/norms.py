@@ -20,7 +20,7 @@ _BATCH_NORMS = (
 def _gamma(weight: Tensor | None, count: int, flow: Flow) -> Tensor:
     if weight is None or weight.is_meta:
         return torch.ones(count, dtype=flow.memory.dtype)
-    return weight.detach().cpu().to(flow.memory.dtype).square()
+    return weight.detach().cpu().to(flow.memory.dtype)
 
 
 def _along(values: Tensor, ndim: int, dim: int) -> Tensor:
@@ -37,14 +37,11 @@ def batch_normalised(step: Step, moments: list[Tensor | None], flow: Flow) -> st
     variance = bound.get("running_var")
     scale = _gamma(bound.get("weight"), image.shape[1], flow)
     if variance is None:
-        if step.measured is not None:
-            scale = scale * step.measured.to(scale)
+        scale = scale * _measured(step, flow)
     elif not variance.is_meta:
         epsilon = float(bound.get("eps", bound.get("epsilon", 1e-5)))
-        scale = scale / (variance.detach().cpu().to(flow.memory.dtype) + epsilon)
-    if flow.expected:
-        scale = scale.mean().expand_as(scale)
-    flow.give(image, grad * _along(scale, image.ndim, 1))
+        scale = scale / (variance.detach().cpu().to(flow.memory.dtype) + epsilon).sqrt()
+    flow.give(image, grad * _along(flow.raised(scale), image.ndim, 1))
     return None
 
 
@@ -57,9 +54,7 @@ def layer_normalised(step: Step, moments: list[Tensor | None], flow: Flow) -> st
     image, shape = step.bound["input"], step.bound["normalized_shape"]
     scale = _gamma(step.bound.get("weight"), 1, flow)
     scale = scale.reshape(shape) if scale.numel() > 1 else scale
-    if flow.expected:
-        scale = scale.mean()
-    flow.give(image, grad * scale * _measured(step, flow))
+    flow.give(image, grad * flow.raised(scale * _measured(step, flow)))
     return None
 
 
@@ -71,11 +66,11 @@ def group_normalised(step: Step, moments: list[Tensor | None], flow: Flow) -> st
         return None
     image = step.bound["input"]
     scale = _gamma(step.bound.get("weight"), image.shape[1], flow)
-    if flow.expected:
-        scale = scale.mean().expand_as(scale)
-    flow.give(image, grad * _along(scale, image.ndim, 1) * _measured(step, flow))
+    scale = flow.raised(scale * _measured(step, flow))
+    flow.give(image, grad * _along(scale, image.ndim, 1))
     return None
 
 
 def _measured(step: Step, flow: Flow) -> Any:
-    return 1.0 if step.measured is None else step.measured.to(flow.memory.dtype)
+    """Return the root of the mean inverse variance."""
+    return 1.0 if step.measured is None else step.measured.to(flow.memory.dtype).sqrt()

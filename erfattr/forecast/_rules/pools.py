@@ -8,12 +8,13 @@ from torch import Tensor
 
 from erfattr.forecast._rules.averages import pooling_steps
 from erfattr.forecast._rules.evening import evened
-from erfattr.forecast._rules.registry import Flow, rule
+from erfattr.forecast._rules.registry import Flow, random, rule
 from erfattr.forecast._tape import Step
 from erfattr.receptive_field._rules import dims_of
 
 
 @rule("max_pool2d_with_indices", "max_pool2d", "mkldnn_max_pool2d")
+@random
 def pooled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """One of n elements gets the gradient, each with probability 1 / n; padding never does."""
     grad = moments[0]
@@ -32,7 +33,7 @@ def pooled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     ones = torch.ones(1, 1, *kernel, dtype=flat.dtype)
     inside = F.pad(torch.ones(1, 1, height, width, dtype=flat.dtype), (padding[1], below[1], padding[0], below[0]))
     counts = F.conv2d(inside, ones, stride=stride, dilation=dilation)
-    back = F.conv_transpose2d(flat / counts, ones, stride=stride, dilation=dilation)
+    back = F.conv_transpose2d(flat * flow.gate(1 / counts, 1 / counts), ones, stride=stride, dilation=dilation)
     # What lies in the padding gets nothing: each window has so much of its gradient as is inside.
     back = F.pad(back, (-padding[1], -below[1], -padding[0], -below[0]))
     if step.layer in flow.even and max(stride) > 1:
@@ -50,6 +51,7 @@ def _pair(value: object) -> tuple[int, int]:
 
 
 @rule("amax", "amin", "max", "min")
+@random
 def largest(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """The largest along dims: one of n again."""
     grad = moments[0]
@@ -65,11 +67,12 @@ def largest(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     if not step.bound.get("keepdim", False):
         for dim in sorted(dims):
             grad = grad.unsqueeze(dim)
-    flow.give(image, (grad / count).expand(image.shape))
+    flow.give(image, (grad * flow.gate(1 / count, 1 / count)).expand(image.shape))
     return None
 
 
 @rule("adaptive_max_pool2d")
+@random
 def adaptive(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """One of the elements of each window; windows of an adaptive pool differ in size."""
     grad = moments[0]
@@ -80,5 +83,6 @@ def adaptive(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None
     for length, outputs in zip(image.shape[-2:], grad.shape[-2:], strict=True):
         one_hot = torch.eye(length, dtype=torch.float64)[:, None]
         lines.append(F.adaptive_avg_pool1d(one_hot, outputs)[:, 0].T.to(grad.dtype))
-    flow.give(image, lines[0].T @ grad @ lines[1])
+    rows, columns = (flow.gate(line, line) for line in lines)
+    flow.give(image, rows.T @ grad @ columns)
     return None

@@ -21,19 +21,18 @@ def multiplied(step: Step, moments: list[Tensor | None], flow: Flow) -> str | No
     read = {id(tensor) for tensor in step.read}
     if id(left) in read and id(right) in read:
         return _BOTH
-    assert_grad = grad
-    if assert_grad is None:
+    if grad is None:
         return None
-    scale = float(step.bound.get("alpha", 1)) ** 2
+    scale = float(step.bound.get("alpha", 1)) ** flow.power
     added = step.bound.get("self") if "add" in step.name else None
     if added is not None and id(added) in read:
-        flow.give(added, assert_grad * float(step.bound.get("beta", 1)) ** 2)
+        flow.give(added, grad * float(step.bound.get("beta", 1)) ** flow.power)
     if id(left) in read:
-        squared = flow.square(right, left.shape[-1])
+        squared = flow.weights(right, left.shape[-1])
         if step.name == "linear":
             squared = squared.transpose(-1, -2)
-        flow.give(left, scale * (assert_grad @ squared.transpose(-1, -2)))
+        flow.give(left, scale * (grad @ squared.transpose(-1, -2)))
     elif id(right) in read:
-        squared = flow.square(left, left.shape[-1])
-        flow.give(right, scale * (squared.transpose(-1, -2) @ assert_grad))
+        squared = flow.weights(left, left.shape[-1])
+        flow.give(right, scale * (squared.transpose(-1, -2) @ grad))
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +15,15 @@ from erfattr.receptive_field._rules import Rules
 from erfattr.receptive_field._signatures import storage_of
 
 
+Moment = Literal["mean", "second", "mean squared"]
+
+
 @dataclass(frozen=True)
 class Flow:
-    """What a rule gives moments to, and how it is to look at weights.
+    """What a rule gives moments to, and which coefficients it is to multiply them by.
+
+    Of an operator that multiplies by something random, a gate d, ``"mean"`` asks for E[d], ``"second"`` for
+    E[d^2], and ``"mean squared"`` for E[d]^2. Of an operator with weights these are w, w^2 and w^2.
 
     Attributes:
         memory: The moments of all tensors.
@@ -25,6 +31,7 @@ class Flow:
         grey: (H, W): moments of the gradient's sum over colours.
         expected: Take each layer's mean squared weight instead of its weights.
         even: Layers whose own grid is smoothed away.
+        moment: Which coefficients are asked for.
     """
 
     memory: MomentMemory
@@ -32,25 +39,51 @@ class Flow:
     grey: Tensor
     expected: bool
     even: frozenset[str]
+    moment: Moment = "second"
+
+    @property
+    def power(self) -> int:
+        """The power that weights are raised to."""
+        return 1 if self.moment == "mean" else 2
+
+    @property
+    def sign(self) -> int:
+        """What is given counts as positive, or is taken away again."""
+        return -1 if self.moment == "mean squared" else 1
 
     def give(self, tensor: Tensor, moments: Tensor) -> None:
         """Add moments of an operand, of its shape or of one that it was broadcast to."""
-        self.memory.add(tensor, moments.sum_to_size(tensor.shape))
+        self.memory.add(tensor, self.sign * moments.sum_to_size(tensor.shape))
+
+    def give_grey(self, moments: Tensor) -> None:
+        """Add (H, W) moments of the gradient's sum over colours."""
+        self.grey.add_(self.sign * moments)
 
     def is_image(self, tensor: Tensor) -> bool:
         """Whether a tensor is the image itself."""
         return storage_of(tensor) == self.image
 
-    def square(self, weight: Tensor, fan_in: int) -> Tensor:
-        """Return squared weights; on the meta device and under ``expected`` their mean for all of them.
+    def raised(self, values: Tensor | float) -> Tensor:
+        """Return values on the CPU to the power that is asked for; under ``expected`` their mean for all."""
+        if not isinstance(values, Tensor):
+            return torch.tensor(float(values), dtype=self.memory.dtype) ** self.power
+        found = values.detach().cpu().to(self.memory.dtype) ** self.power
+        return found.mean().expand(found.shape) if self.expected else found
 
-        Weights without values count as they are drawn before ReLUs: with variance 2 / fan in.
+    def weights(self, weight: Tensor, fan_in: int) -> Tensor:
+        """Return `raised` weights; without values, on the meta device, as they are drawn before ReLUs.
+
+        Their variance is then 2 / fan in.
         """
         if weight.is_meta:
-            mean = torch.tensor(2 / fan_in, dtype=self.memory.dtype)
-            return mean.expand(weight.shape)
-        squared = weight.detach().cpu().to(self.memory.dtype).square()
-        return squared.mean().expand(weight.shape) if self.expected else squared
+            return torch.tensor(2 / fan_in, dtype=self.memory.dtype).expand(weight.shape)
+        return self.raised(weight)
+
+    def gate(self, mean: Tensor | float, second: Tensor | float) -> Tensor | float:
+        """Return the coefficient of something random, from its mean and its mean square."""
+        if self.moment == "second":
+            return second
+        return mean if self.moment == "mean" else mean**2
 
 
 Rule = Callable[[Step, "list[Tensor | None]", Flow], "str | None"]
@@ -59,6 +92,18 @@ Rule = Callable[[Step, "list[Tensor | None]", Flow], "str | None"]
 rule: Rules[Rule] = Rules("aten", "prims")
 
 _elementwise: list[Rule] = []
+_random: set[Rule] = set()
+
+
+def random(function: Rule) -> Rule:
+    """Mark a rule whose coefficients are random: its mean square is not the square of its mean."""
+    _random.add(function)
+    return function
+
+
+def is_random(function: Rule) -> bool:
+    """Whether a rule's coefficients are random."""
+    return function in _random
 
 
 def elementwise(function: Rule) -> Rule:
