@@ -31,7 +31,7 @@ def measure(step: Step) -> Tensor | None:
 
 
 def _shapes_differ(step: Step) -> bool:
-    return step.bound["self"].ndim != step.bound["other"].ndim
+    return bool(step.bound["self"].ndim != step.bound["other"].ndim)
 
 
 def _mean(values: Tensor, channels: int | None) -> Tensor:
@@ -71,27 +71,27 @@ def _both(step: Step) -> Tensor:
     """Return mean and mean square of either factor, (2, 2, ...)."""
     factors = [step.bound["self"], step.bound["other"]]
     means = [_mean(factor**power, step.channels) for factor in factors for power in (1, 2)]
-    return torch.stack(torch.broadcast_tensors(*means)).unflatten(0, (2, 2))
+    shape = torch.broadcast_shapes(*(mean.shape for mean in means))
+    return torch.stack([mean.expand(shape) for mean in means]).reshape(2, 2, *shape)
 
 
 def _scale(step: Step) -> Tensor | None:
     """Return the mean of 1 / variance."""
     bound = step.bound
     image = bound.get("input")
-    if image is None or bound.get("running_var") is not None:
+    if not isinstance(image, Tensor) or bound.get("running_var") is not None:
         return None
     image = image.double()
     epsilon = float(bound.get("eps") or 1e-5)
-    if "layer_norm" in base_name(step.func):
+    name = base_name(step.func)
+    if "layer_norm" in name or "rms_norm" in name:
         dims = list(range(image.ndim - len(bound["normalized_shape"]), image.ndim))
-        return (1 / (image.var(dims, correction=0) + epsilon)).mean().cpu()
-    if "rms_norm" in base_name(step.func):
-        dims = list(range(image.ndim - len(bound["normalized_shape"]), image.ndim))
-        return (1 / (image.square().mean(dims) + epsilon)).mean().cpu()
-    if "group_norm" in base_name(step.func):
+        variance = image.square().mean(dims) if "rms" in name else image.var(dims, correction=0)
+        return (1 / (variance + epsilon)).mean().cpu()
+    if "group_norm" in name:
         groups = int(bound.get("group", bound.get("num_groups", 1)))
-        parts = image.reshape(len(image), groups, -1)
-        return (1 / (parts.var(2, correction=0) + epsilon)).mean().cpu()
+        variance = image.reshape(len(image), groups, -1).var(2, correction=0)
+        return (1 / (variance + epsilon)).mean().cpu()
     # A batch normalisation without running statistics, as an instance normalisation is one.
-    dims = [dim for dim in range(image.ndim) if dim != 1]
-    return (1 / (image.var(dims, correction=0) + epsilon)).cpu()
+    variance = image.var([dim for dim in range(image.ndim) if dim != 1], correction=0)
+    return (1 / (variance + epsilon)).cpu()

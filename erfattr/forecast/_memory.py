@@ -1,8 +1,8 @@
 """The second moments of gradients, kept as the tensors keep their values: by memory, not by tensor.
 
-A view and its base share memory, and an operator that works in place overwrites it. With the moments stored by
-memory both need no rule of their own: a pass backward reads and clears the region that an operator wrote, and
-adds to the regions that it read.
+A view and its base share memory, and an operator that works in place overwrites it. With the moments stored
+by memory both need no rule of their own: a pass backward reads and clears the region that an operator wrote,
+and adds to the regions that it read.
 """
 
 from __future__ import annotations

@@ -192,13 +192,13 @@ def record(
         return _one_pass(model, image, None)
     device, dtype = device_and_dtype(model)
     first: Tape | None = None
-    for image in images.split(1):
+    for image in torch.split(images, 1):  # type: ignore[no-untyped-call]
         tape = _one_pass(model, image.detach().to(device, dtype).clone(), measure)
         if first is None:
             first = tape
             continue
         if [step.func for step in tape.steps] != [step.func for step in first.steps]:
-            raise ValueError("images: the model runs other operators for another image; forecast without images")
+            raise ValueError("images: the model runs other operators for another image; leave images out")
         for step, other in zip(first.steps, tape.steps, strict=True):
             if step.measured is not None and other.measured is not None:
                 step.measured += other.measured
@@ -224,7 +224,9 @@ def _one_pass(model: nn.Module, image: Tensor, measure: Measure | None) -> Tape:
             with recording:
                 recording.tape.alive.append(model(image))
         except Exception as error:
-            where = f" in layer {recording.running[-1]!r}" if recording.running and recording.running[-1] else ""
+            where = (
+                f" in layer {recording.running[-1]!r}" if recording.running and recording.running[-1] else ""
+            )
             raise ValueError(
                 f"model: the forward pass of the {type(model).__name__} stopped at {recording.last}{where} "
                 f"({type(error).__name__}: {error})"

@@ -42,7 +42,8 @@ class Moments:
         spread = self.variance.clamp_min(0).sqrt()
         ratio = self.mean / spread.clamp_min(torch.finfo(spread.dtype).tiny)
         density = torch.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
-        return (self.mean * torch.special.ndtr(ratio) + spread * density).clamp_min(0)
+        rectified: Tensor = self.mean * torch.special.ndtr(ratio) + spread * density
+        return rectified.clamp_min(0)
 
 
 def walk_back(tape: Tape, seed: Seed, *, given: bool, expected: bool, even: Collection[str] = ()) -> Moments:
@@ -66,14 +67,16 @@ def walk_back(tape: Tape, seed: Seed, *, given: bool, expected: bool, even: Coll
         if bool(torch.isfinite(second).all()) and bool(second.max() > torch.finfo(dtype).tiny * 1e12):
             break
     if not bool(torch.isfinite(second).all()):
-        raise ValueError("model: the forecast left the range of float64: weights or statistics are not finite")
+        raise ValueError("model: the forecast is not finite: weights or statistics are not, or are huge")
     return found
 
 
 class _Walk:
     """One pass backward."""
 
-    def __init__(self, tape: Tape, dtype: torch.dtype, given: bool, expected: bool, even: frozenset[str]) -> None:
+    def __init__(
+        self, tape: Tape, dtype: torch.dtype, given: bool, expected: bool, even: frozenset[str]
+    ) -> None:
         self.tape, self.given = tape, given
         memory = {name: MomentMemory(dtype) for name in ("mean", "variance")}
         self.memory = memory
@@ -101,7 +104,7 @@ class _Walk:
             return Moments(self._arrived("mean"), self._arrived("variance"))
 
     def _arrived(self, name: str) -> Tensor:
-        """The map averages the gradient over colours: a convolution of the image has summed them by itself."""
+        """The map averages over colours: a convolution of the image has summed them by itself."""
         colours = self.memory[name].take(self.tape.image)
         channels = self.tape.image.shape[1]
         total = self.grey[name] if colours is None else self.grey[name] + colours.sum((0, 1))

@@ -18,7 +18,6 @@ from erfattr.forecast._tape import Tape, record
 from erfattr.forecast._walk import Seed, walk_back
 from erfattr.receptive_field._passes import check_arguments, never_ran
 from erfattr.receptive_field.field import common_period
-from erfattr.receptive_field.layout import Layout
 
 Weights = Literal["given", "expected"]
 Unit = tuple[int, int]
@@ -136,7 +135,9 @@ class Prepared:
             transposed = bool(step.bound.get("transposed", "transpose" in step.name))
             if stride is None or transposed or not ("conv" in step.name or "pool" in step.name):
                 continue
-            steps = (stride,) if isinstance(stride, int) else tuple(stride) or tuple(step.bound["kernel_size"])
+            steps = (
+                (stride,) if isinstance(stride, int) else tuple(stride) or tuple(step.bound["kernel_size"])
+            )
             if max(steps) > 1:
                 names.append(step.layer)
         return tuple(dict.fromkeys(names))
@@ -164,7 +165,9 @@ def prepare(
         if not isinstance(images, Tensor) or not images.is_floating_point():
             raise TypeError(f"images: expected a floating-point tensor (N, C, H, W), got {describe(images)}")
         if images.ndim != 4 or len(images) == 0:
-            raise ValueError(f"images: expected a tensor (N, C, H, W) of at least one image, got {describe(images)}")
+            raise ValueError(
+                f"images: expected a tensor (N, C, H, W) of at least one image, got {describe(images)}"
+            )
         in_channels, input_size = int(images.shape[1]), tuple(images.shape[2:])
     size = check_arguments(model, input_size, in_channels)
     refuse_compiled_layer(model, "")
@@ -186,9 +189,9 @@ def _last_map(model: nn.Module, tape: Tape) -> str:
     pooling = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     for name, finished in reversed(tape.layers.items()):
         layout = finished.layout
-        if name and layout is not None and layout.grid[0] * layout.grid[1] > 1:
-            if not isinstance(model.get_submodule(name), pooling):
-                return name
+        is_map = layout is not None and layout.grid[0] * layout.grid[1] > 1
+        if name and is_map and not isinstance(model.get_submodule(name), pooling):
+            return name
     raise ValueError(
         f"layer: no module of the {type(model).__name__} gives a feature map of more than one position whose "
         "rows and columns are known; name a layer"
@@ -201,8 +204,8 @@ def _of_unit(tape: Tape, name: str, unit: Any, measured: bool) -> Prepared:
     if layout is None or tensor is None:
         shape = "several tensors" if tensor is None else f"shape {tuple(tensor.shape)}"
         raise ValueError(
-            f"layer: expected {name!r} to give a feature map, got {shape}: nothing shows which of its dims are rows "
-            "and columns"
+            f"layer: expected {name!r} to give a feature map, got {shape}: nothing shows which of its dims "
+            "are rows and columns"
         )
     height, width = layout.grid
     i, j = (height // 2, width // 2) if unit == "center" else unit
@@ -223,8 +226,8 @@ def _of_output(model: nn.Module, tape: Tape, measured: bool) -> Prepared:
         output = next((output[key] for key in ("out", "logits") if key in output), output)
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"layer: expected the {type(model).__name__} to give one tensor, or one under 'out' or 'logits', got "
-            f"a {type(output).__name__}; name a layer"
+            f"layer: expected the {type(model).__name__} to give one tensor, or one under 'out' or "
+            f"'logits', got a {type(output).__name__}; name a layer"
         )
     gradient = torch.full(output.shape, 1.0, dtype=torch.float64)
     steps = len(tape.steps)

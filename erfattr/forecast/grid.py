@@ -62,7 +62,9 @@ class GridSources:
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table as cells, headings first."""
         found: list[tuple[str, ...]] = [("layer", "contrast without it", "alone", "share")]
-        found += [(s.layer, f"{s.without:.4f}", f"{s.alone:.4f}", f"{100 * s.share:.0f} %") for s in self.sources]
+        found += [
+            (s.layer, f"{s.without:.4f}", f"{s.alone:.4f}", f"{100 * s.share:.0f} %") for s in self.sources
+        ]
         found.append(("all of them", f"{self.left:.4f}", f"{self.contrast:.4f}", ""))
         found.append(("not additive", "", "", f"{100 * self.remainder:.0f} %"))
         return found
@@ -101,7 +103,7 @@ def grid_sources(
         ValueError: see there; the map has no period shorter than the image.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 1, 4, stride=2), nn.Conv2d(1, 1, 1, stride=2, bias=False))
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 2, stride=2), nn.Conv2d(1, 1, 1, stride=2, bias=False))
         >>> for layer in model:
         ...     _ = nn.init.ones_(layer.weight)
         >>> found = grid_sources(model, "output", input_size=64, in_channels=1)

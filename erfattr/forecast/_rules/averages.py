@@ -1,4 +1,4 @@
-"""Means and interpolations: linear, with weights that are not 0 and 1, so squared before they are taken back."""
+"""Means and interpolations: linear, with weights that are not 0 and 1, so they are squared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def averaged(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None
     image = step.read[0]
     output = step.wrote[0]
     if step.bound.get("divisor_override"):
-        rows, columns = (_line(step, axis, image.shape[-2:], output.shape[-2:], divisor_override=1) for axis in (0, 1))
+        rows, columns = (
+            _line(step, axis, image.shape[-2:], output.shape[-2:], divisor_override=1) for axis in (0, 1)
+        )
         rows = rows / float(step.bound["divisor_override"])
     else:
         rows, columns = (_line(step, axis, image.shape[-2:], output.shape[-2:]) for axis in (0, 1))
@@ -67,7 +69,7 @@ def pooling_steps(step: Step) -> tuple[int, int]:
 
 
 def _line(step: Step, axis: int, size: Any, out: Any, **changed: Any) -> Tensor:
-    """Return the weights (outputs, inputs) along rows (0) or columns (1): the operator run on one-hot lines."""
+    """Return the weights (outputs, inputs) along rows (0) or columns (1), from one-hot lines."""
     length = size[axis]
     lines = torch.eye(length, dtype=torch.float64)
     lines = lines.reshape(length, 1, length, 1) if axis == 0 else lines.reshape(length, 1, 1, length)

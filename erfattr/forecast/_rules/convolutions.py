@@ -14,7 +14,12 @@ from erfattr.forecast._tape import Step
 
 @rule(
     *("convolution", "_convolution", "convolution_overrideable", "cudnn_convolution", "mkldnn_convolution"),
-    *("cudnn_convolution_transpose", "miopen_convolution", "miopen_depthwise_convolution", "_slow_conv2d_forward"),
+    *(
+        "cudnn_convolution_transpose",
+        "miopen_convolution",
+        "miopen_depthwise_convolution",
+        "_slow_conv2d_forward",
+    ),
     *("slow_conv_transpose2d", "_conv_depthwise2d", "conv_depthwise3d", "slow_conv_dilated2d"),
 )
 def convolved(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
@@ -29,7 +34,10 @@ def convolved(step: Step, moments: list[Tensor | None], flow: Flow) -> str | Non
         return "its input has no batch"
     axes = weight.ndim - 2
     settings = _Settings(
-        *(_per_axis(bound.get(name, default), axes) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))),
+        *(
+            _per_axis(bound.get(name, default), axes)
+            for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+        ),
         transposed,
         _per_axis(bound.get("output_padding", 0), axes),
         groups,
@@ -46,7 +54,11 @@ def convolved(step: Step, moments: list[Tensor | None], flow: Flow) -> str | Non
         return None
     squared = flow.weights(weight, fan_in)
     uniform = squared.stride() == (0,) * squared.ndim
-    back = settings.back_uniform(grad, image.shape, squared) if uniform else settings.back(grad, image.shape, squared)
+    back = (
+        settings.back_uniform(grad, image.shape, squared)
+        if uniform
+        else settings.back(grad, image.shape, squared)
+    )
     flow.give(image, _evened(back, steps, strided))
     return None
 
@@ -92,7 +104,9 @@ class _Settings:
     def back_uniform(self, grad: Tensor, shape: Any, squared: Tensor) -> Tensor:
         """The same where all squared weights are one number: channels of a group are summed first."""
         batch, channels = shape[:2]
-        summed = grad.reshape(batch * self.groups, grad.shape[1] // self.groups, *grad.shape[2:]).sum(1, keepdim=True)
+        summed = grad.reshape(batch * self.groups, grad.shape[1] // self.groups, *grad.shape[2:]).sum(
+            1, keepdim=True
+        )
         back = self.back(summed, (batch * self.groups, 1, *shape[2:]), squared[:1, :1], 1)
         back = back.reshape(batch, self.groups, 1, *shape[2:])
         back = back.expand(-1, -1, channels // self.groups, *back.shape[3:])
@@ -102,5 +116,3 @@ class _Settings:
 def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(int(part) for part in value)
     return values * axes if len(values) == 1 else values
-
-

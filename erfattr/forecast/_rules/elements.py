@@ -99,7 +99,9 @@ def _over_normal(func: Any, arguments: tuple[tuple[str, Any], ...], derivative: 
         for name, value in given.items():
             if isinstance(value, float) and "Tensor" in kinds[name]:
                 given[name] = torch.tensor([value], dtype=z.dtype)
-        positional = [given.pop(a.name) for a in func._schema.arguments if not a.kwarg_only and a.name in given]
+        positional = [
+            given.pop(a.name) for a in func._schema.arguments if not a.kwarg_only and a.name in given
+        ]
         y = functional_form(func)(*positional, **given)
         if not derivative:
             return float(y.mean()), float(y.square().mean())

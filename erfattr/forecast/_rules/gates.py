@@ -45,7 +45,7 @@ def scaled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
 
 
 def _gate(step: Step, side: int, flow: Flow) -> Any:
-    """Return the coefficient of one of the factors: of the images, of its activation, or of a normal number."""
+    """Return the coefficient of a factor: of the images, of its activation, or of a normal number."""
     if step.measured is not None:
         mean, second = step.measured[side].to(flow.memory.dtype)
         return flow.gate(mean, second)

@@ -15,18 +15,22 @@ from erfattr.forecast._rules.registry import Flow, rule, stop
 from erfattr.forecast._tape import Step
 
 _PADS = [f"{kind}_pad{axes}d" for kind in ("reflection", "replication") for axes in (1, 2, 3)]
-_NEAREST = [f"{exact}upsample_nearest{exact_end}{axes}d" for axes in (1, 2, 3) for exact, exact_end in (("", ""), ("_", "_exact"))]
+_NEAREST = [
+    f"{exact}upsample_nearest{exact_end}{axes}d"
+    for axes in (1, 2, 3)
+    for exact, exact_end in (("", ""), ("_", "_exact"))
+]
 
 
-def adjoint(step: Step, moments: list[Tensor | None], dtype: torch.dtype, func: Any = None, **changed: Any) -> dict[int, Tensor]:
+def adjoint(
+    step: Step, moments: list[Tensor | None], dtype: torch.dtype, func: Any = None, **changed: Any
+) -> dict[int, Tensor]:
     """Return what the adjoint of a step gives each of its operands, by the tensor's id.
 
     Args:
         step: The step.
         moments: Of its outputs.
         dtype: Of the computation.
-        func: The operator to take instead of the step's own.
-        changed: Arguments to put in place of the step's own.
     """
     leaves = {id(t): torch.zeros(t.shape, dtype=dtype, requires_grad=True) for t in step.read}
 
@@ -39,12 +43,12 @@ def adjoint(step: Step, moments: list[Tensor | None], dtype: torch.dtype, func: 
         value = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value.detach().cpu()
         return value.to(dtype) if value.is_floating_point() else value
 
-    bound = {**step.bound, **changed}
+    bound = dict(step.bound)
     schema = step.func._schema
     with torch.enable_grad():
         given = {name: tree_map(real, value) for name, value in bound.items()}
         positional = [given.pop(a.name) for a in schema.arguments if not a.kwarg_only and a.name in given]
-        out = (step.func if func is None else func)(*positional, **given)
+        out = step.func(*positional, **given)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         pairs = [
             (output, moment.reshape(output.shape))
@@ -70,11 +74,36 @@ def hand_on(step: Step, found: dict[int, Tensor], flow: Flow) -> None:
 
 
 @rule(
-    *("cat", "stack", "clone", "_to_copy", "roll", "flip", "rot90", "constant_pad_nd", "index_select", "index"),
+    *(
+        "cat",
+        "stack",
+        "clone",
+        "_to_copy",
+        "roll",
+        "flip",
+        "rot90",
+        "constant_pad_nd",
+        "index_select",
+        "index",
+    ),
     *("gather", "repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col", "col2im", "sum"),
     *("_unsafe_index", "slice_scatter", "select_scatter", "narrow_copy", "tril", "triu", "_reshape_copy"),
-    *("split_copy", "split_with_sizes_copy", "unbind_copy", "diag_embed", "masked_fill", "native_channel_shuffle"),
-    *("native_dropout", "permute_copy", "view_copy", "_pad_circular", "lift_fresh_copy", "_convert_element_type"),
+    *(
+        "split_copy",
+        "split_with_sizes_copy",
+        "unbind_copy",
+        "diag_embed",
+        "masked_fill",
+        "native_channel_shuffle",
+    ),
+    *(
+        "native_dropout",
+        "permute_copy",
+        "view_copy",
+        "_pad_circular",
+        "lift_fresh_copy",
+        "_convert_element_type",
+    ),
     *(*_PADS, *_NEAREST),
     pattern=".*_copy",
 )
@@ -101,4 +130,6 @@ def copied(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
 
 
 rule("fill", "zero", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")(stop)
-rule("new_zeros", "new_ones", "new_empty", "new_full", "bernoulli", "argmax", "argmin", "isnan", "uniform")(stop)
+rule("new_zeros", "new_ones", "new_empty", "new_full", "bernoulli", "argmax", "argmin", "isnan", "uniform")(
+    stop
+)

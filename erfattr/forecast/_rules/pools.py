@@ -31,9 +31,13 @@ def pooled(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     ]
     below = [size - length - p for size, length, p in zip(sizes, (height, width), padding, strict=True)]
     ones = torch.ones(1, 1, *kernel, dtype=flat.dtype)
-    inside = F.pad(torch.ones(1, 1, height, width, dtype=flat.dtype), (padding[1], below[1], padding[0], below[0]))
+    inside = F.pad(
+        torch.ones(1, 1, height, width, dtype=flat.dtype), (padding[1], below[1], padding[0], below[0])
+    )
     counts = F.conv2d(inside, ones, stride=stride, dilation=dilation)
-    back = F.conv_transpose2d(flat * flow.gate(1 / counts, 1 / counts), ones, stride=stride, dilation=dilation)
+    back = F.conv_transpose2d(
+        flat * flow.gate(1 / counts, 1 / counts), ones, stride=stride, dilation=dilation
+    )
     # What lies in the padding gets nothing: each window has so much of its gradient as is inside.
     back = F.pad(back, (-padding[1], -below[1], -padding[0], -below[0]))
     if step.layer in flow.even and max(stride) > 1:
@@ -83,6 +87,6 @@ def adaptive(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None
     for length, outputs in zip(image.shape[-2:], grad.shape[-2:], strict=True):
         one_hot = torch.eye(length, dtype=torch.float64)[:, None]
         lines.append(F.adaptive_avg_pool1d(one_hot, outputs)[:, 0].T.to(grad.dtype))
-    rows, columns = (flow.gate(line, line) for line in lines)
+    rows, columns = (torch.as_tensor(flow.gate(line, line)) for line in lines)
     flow.give(image, rows.T @ grad @ columns)
     return None

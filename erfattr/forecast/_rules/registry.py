@@ -14,7 +14,6 @@ from erfattr.forecast._tape import Step
 from erfattr.receptive_field._rules import Rules
 from erfattr.receptive_field._signatures import storage_of
 
-
 Moment = Literal["mean", "second", "mean squared"]
 
 
