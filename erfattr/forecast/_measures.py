@@ -71,7 +71,7 @@ def _both(step: Step) -> Tensor:
     """Return mean and mean square of either factor, (2, 2, ...)."""
     factors = [step.bound["self"], step.bound["other"]]
     means = [_mean(factor**power, step.channels) for factor in factors for power in (1, 2)]
-    shape = torch.broadcast_shapes(*(mean.shape for mean in means))
+    shape = torch.broadcast_shapes(*(mean.shape for mean in means))  # type: ignore[no-untyped-call]
     return torch.stack([mean.expand(shape) for mean in means]).reshape(2, 2, *shape)
 
 

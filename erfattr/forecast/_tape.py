@@ -192,7 +192,7 @@ def record(
         return _one_pass(model, image, None)
     device, dtype = device_and_dtype(model)
     first: Tape | None = None
-    for image in torch.split(images, 1):  # type: ignore[no-untyped-call]
+    for image in torch.split(images, 1):
         tape = _one_pass(model, image.detach().to(device, dtype).clone(), measure)
         if first is None:
             first = tape

@@ -18,9 +18,9 @@ def add(commands: Any) -> None:
         "how much of it each strided layer makes, and what each remedy would change, at which cost. Write "
         "the tables as text, the figure (diagnosis.png), the forecast (forecast.npy) and every number "
         "(result.json). With --images measure the map beside it.",
-        epilog="Example: erfattr diagnose resnet18 --weights none --expected asks what the architecture alone "
-        "does. It answers that conv1 makes most of the grid, and that padding its kernel takes most of it "
-        "away. Change the stem of your own network, run erfattr diagnose my_package.models:build --expected, "
+        epilog="Example: erfattr diagnose resnet18 --weights none --expected asks what the architecture "
+        "alone does. It answers that conv1 makes most of the grid, and that padding its kernel takes most "
+        "of it away. Change the stem of your own network, run erfattr diagnose my_package.models:build --expected, "
         "and compare before you train.",
         formatter_class=HelpFormatter,
     )

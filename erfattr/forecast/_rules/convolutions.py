@@ -34,10 +34,9 @@ def convolved(step: Step, moments: list[Tensor | None], flow: Flow) -> str | Non
         return "its input has no batch"
     axes = weight.ndim - 2
     settings = _Settings(
-        *(
-            _per_axis(bound.get(name, default), axes)
-            for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-        ),
+        _per_axis(bound.get("stride", 1), axes),
+        _per_axis(bound.get("padding", 0), axes),
+        _per_axis(bound.get("dilation", 1), axes),
         transposed,
         _per_axis(bound.get("output_padding", 0), axes),
         groups,

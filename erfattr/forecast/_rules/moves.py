@@ -22,9 +22,7 @@ _NEAREST = [
 ]
 
 
-def adjoint(
-    step: Step, moments: list[Tensor | None], dtype: torch.dtype, func: Any = None, **changed: Any
-) -> dict[int, Tensor]:
+def adjoint(step: Step, moments: list[Tensor | None], dtype: torch.dtype) -> dict[int, Tensor]:
     """Return what the adjoint of a step gives each of its operands, by the tensor's id.
 
     Args:
