@@ -24,7 +24,7 @@ def test_contrast_and_cost_of_padding() -> None:
     found = {
         entry.title: entry for entry in forecast_remedies(stem(), "output", weights="expected", input_size=64)
     }
-    assert list(found)[0] == "original"
+    assert next(iter(found)) == "original"
     # 32 x 32 outputs of 4 x 3 x 9, and 16 x 16 of 5 x 4; two operations each.
     assert found["original"].flops == 2 * (32 * 32 * 4 * 27 + 16 * 16 * 20)
     assert found["original"].parameters == 4 * 27 + 20

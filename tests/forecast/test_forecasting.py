@@ -64,7 +64,7 @@ def test_expected_weights_give_the_mean_over_all_signs_of_a_linear_network() -> 
     generator = torch.Generator().manual_seed(0)
     second = list(itertools.product((-1.0, 1.0), repeat=4))
     for first in itertools.product((-1.0, 1.0), repeat=12):
-        # By symmetry one draw of the second layer's signs for each of the first's is enough: they are squared.
+        # One draw of the second layer's signs for each of the first's is enough: they are squared.
         chosen = second[int(torch.randint(16, (), generator=generator))]
         weights = [
             size * torch.tensor(signs, dtype=torch.float64).reshape(shape)
@@ -207,7 +207,7 @@ def test_unet_with_images_and_without() -> None:
     seen = forecast_map(model, "up", (8, 8), images=torch.randn(2, 3, 32, 32))
     assert plain.shape == seen.shape == (32, 32)
     rows, columns = torch.nonzero(seen, as_tuple=True)
-    # Unit (8, 8) of the map behind the transposed convolution reads position (4, 4) of stride 4, and 7 pixels.
+    # Unit (8, 8) behind the transposed convolution reads position (4, 4) of stride 4, and 7 pixels.
     assert (int(rows.min()), int(rows.max())) == (int(columns.min()), int(columns.max())) == (13, 19)
 
 

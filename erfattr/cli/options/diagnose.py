@@ -20,8 +20,8 @@ def add(commands: Any) -> None:
         "(result.json). With --images measure the map beside it.",
         epilog="Example: erfattr diagnose resnet18 --weights none --expected asks what the architecture "
         "alone does. It answers that conv1 makes most of the grid, and that padding its kernel takes most "
-        "of it away. Change the stem of your own network, run erfattr diagnose my_package.models:build --expected, "
-        "and compare before you train.",
+        "of it away. Change the stem of your own network, run erfattr diagnose "
+        "my_package.models:build --expected, and compare before you train.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("model", help=MODEL_HELP)
