@@ -1,13 +1,13 @@
-"""Forecasts against maps measured over photographs: correlation of phase profiles, contrast, ranking of remedies.
+"""Forecasts against maps measured over photographs: phase profiles, contrast, ranking of remedies.
 
     python benchmarks/forecast.py --images PHOTOS                         # the table, seed 0
     python benchmarks/forecast.py --images PHOTOS --models resnet18 --seeds 3 --count 300
-    python benchmarks/forecast.py --images PHOTOS --remedies resnet18     # contrast of changed copies, ranked
+    python benchmarks/forecast.py --images PHOTOS --remedies resnet18     # changed copies, ranked
 
-Each row: unit of the last map and output. ``reliability`` is that of the measured profile, from its halves; the
-correlation is divided by its root, and the measured contrast multiplied by it. With several seeds a last row is of
-the mean profiles over draws. With ``--remedies`` every copy is drawn anew as a whole, as its padded kernels would
-be after training, and ``pairs`` counts those that forecast and measured contrast put in the same order.
+Each row: unit of the last map and output. ``reliability`` is that of the measured profile, from its halves;
+the correlation is divided by its root, and the measured contrast multiplied by it. With several seeds a last
+row is of the mean maps over draws. With ``--remedies`` every copy is drawn anew as a whole, as its padded
+kernels would be after training, and ``pairs`` counts those that both contrasts put in the same order.
 """
 
 from __future__ import annotations
