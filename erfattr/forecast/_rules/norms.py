@@ -35,6 +35,8 @@ def batch_normalised(step: Step, moments: list[Tensor | None], flow: Flow) -> st
     if grad is None:
         return None
     variance = bound.get("running_var")
+    if bound.get("training", bound.get("train", False)):
+        variance = None  # it normalises by the batch, whatever has been seen before
     scale = _gamma(bound.get("weight"), image.shape[1], flow)
     if variance is None:
         scale = scale * _measured(step, flow)
