@@ -36,6 +36,11 @@ def added(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     return None
 
 
+# Activations that PyTorch does not tag as working element by element.
+@rule(
+    *("prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish"),
+    *("hardsigmoid", "hardtanh", "softplus", "clamp", "nan_to_num", "threshold"),
+)
 @elementwise
 @random
 def passed(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
