@@ -18,6 +18,12 @@ from .datasets.image_loader import ImageLoader as ImageLoader
 from .datasets.micro_objects import MicroObjectDataset as MicroObjectDataset
 from .datasets.photographs import sample_images as sample_images
 from .execution import Execution as Execution
+from .forecast.cures import RemedyForecast as RemedyForecast
+from .forecast.cures import forecast_remedies as forecast_remedies
+from .forecast.forecasting import forecast_map as forecast_map
+from .forecast.grid import GridSource as GridSource
+from .forecast.grid import GridSources as GridSources
+from .forecast.grid import grid_sources as grid_sources
 from .metrics.corrected_imbalance import Comparison as Comparison
 from .metrics.corrected_imbalance import Estimate as Estimate
 from .metrics.corrected_imbalance import compare_imbalance as compare_imbalance

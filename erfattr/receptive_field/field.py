@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -168,19 +168,37 @@ def total_stride(fields: Mapping[str, ReceptiveField]) -> tuple[int, int] | None
     for axis in (0, 1):
         # Where a unit has no place of its own any more, its stride is the whole image.
         strides = [
-            Fraction(field.stride[axis]).limit_denominator(_LARGEST_DENOMINATOR)
+            field.stride[axis]
             for field in fields.values()
             if field.output_size[axis] > 1 and field.stride[axis] < field.input_size[axis]
         ]
-        period = Fraction(1)
-        for stride in strides:
-            numerator = math.lcm(period.numerator, stride.numerator)
-            period = Fraction(numerator, math.gcd(period.denominator, stride.denominator))
-        lengths = [field.input_size[axis] for field in fields.values()]
-        if not strides or period >= min(lengths):
+        period = common_period(strides, min((field.input_size[axis] for field in fields.values()), default=0))
+        if period is None:
             return None
-        periods.append(int(period))
+        periods.append(period)
     return periods[0], periods[1]
+
+
+def common_period(strides: Iterable[float | Fraction], length: int) -> int | None:
+    """Return the least common multiple of strides along one axis, in whole pixels.
+
+    Args:
+        strides: Pixels from one position of a map to the next.
+        length: Of the image; a pattern as long as that does not repeat.
+
+    Returns:
+        The period; ``None`` without strides, or where it is not shorter than the image.
+
+    Example:
+        >>> common_period([2, 4.0, Fraction(3, 2)], 224)
+        12
+    """
+    period = Fraction(1)
+    several = [Fraction(stride).limit_denominator(_LARGEST_DENOMINATOR) for stride in strides]
+    for stride in several:
+        numerator = math.lcm(period.numerator, stride.numerator)
+        period = Fraction(numerator, math.gcd(period.denominator, stride.denominator))
+    return int(period) if several and period < length else None
 
 
 # A stride that is no whole number is a ratio of the sizes of two maps.

@@ -1,0 +1,92 @@
+"""What ``erfattr diagnose`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from erfattr.cli.options.arguments import positive, size, unit
+from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers ``commands``."""
+    parser = commands.add_parser(
+        "diagnose",
+        help="forecast a network's grid without images: which layers make it, what remedies change",
+        description="Forecast a sensitivity map from architecture and weights alone: how strong its grid is, "
+        "how much of it each strided layer makes, and what each remedy would change, at which cost. Write "
+        "the tables as text, the figure (diagnosis.png), the forecast (forecast.npy) and every number "
+        "(result.json). With --images measure the map beside it.",
+        epilog="Example: erfattr diagnose resnet18 --weights none --expected asks what the architecture "
+        "alone does. It answers that conv1 makes most of the grid, and that padding its kernel takes most "
+        "of it away. Change the stem of your own network, run erfattr diagnose "
+        "my_package.models:build --expected, and compare before you train.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "--weights",
+        default=None,
+        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded "
+        "random initialisation (default: the model's own)",
+    )
+    parser.add_argument(
+        "--expected",
+        action="store_true",
+        help="look at the architecture alone: take each layer's mean squared weight instead of its weights",
+    )
+    parser.add_argument(
+        "--layer",
+        default="last",
+        metavar="LAYER",
+        help="forecast the map of this layer's unit; last: the last spatial feature map before global "
+        "pooling; output: the network's output",
+    )
+    parser.add_argument(
+        "--unit",
+        type=unit,
+        default="center",
+        metavar="center|I,J",
+        help="take this unit, from 0",
+    )
+    parser.add_argument(
+        "--all-layers-only",
+        action="store_true",
+        help="try no remedies on single layers",
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--images",
+        default=None,
+        metavar="FOLDER|embedded",
+        help="measure the map over these images too: a folder, or embedded, the photographs inside "
+        "scikit-image (default: none)",
+    )
+    images.add_argument("--count", type=positive, default=64, metavar="N", help="take so many images")
+    images.add_argument(
+        "--size",
+        type=size,
+        default=None,
+        metavar="S|H W",
+        help="size of the images in pixels: one number, or height and width (default: the model's)",
+    )
+    images.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3, 4),
+        default=None,
+        help="let the images be grey, colour, or colour and alpha (default: what the model takes)",
+    )
+    images.add_argument(
+        "--batch-size", type=positive, default=8, metavar="N", help="run so many images at once"
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random weights and images")
+    run.add_argument(
+        "--output",
+        type=Path,
+        default=Path("erfattr-diagnosis"),
+        metavar="FOLDER",
+        help="write the results to this folder",
+    )
