@@ -33,28 +33,28 @@ def run(options: argparse.Namespace) -> None:
     weights: Any = "expected" if options.expected else "given"
     layer = None if options.layer == "last" else options.layer
     images = None if options.images is None else chosen_images(shared, preparation)
-    with writing(options.output):  # before the long part, so that a folder that cannot be written to shows
-        pass
-    settings: dict[str, Any] = {"input_size": preparation.size, "in_channels": preparation.channels}
-    begun = time.perf_counter()
-    prepared = prepare(model, layer, options.unit, preparation.size, preparation.channels, None)
-    forecast = prepared.map(weights)
-    seconds = time.perf_counter() - begun
-    sources = sources_of(prepared, weights)
-    remedies = forecast_remedies(
-        model, layer, options.unit, weights, **settings, per_layer=not options.all_layers_only
-    )
-    measured = None if images is None else _measured(model, prepared, images)
-    diagnosis = Diagnosis(forecast, sources, remedies, measured)
-    record = {
-        **begun_record(options, started, info, "model"),
-        "seconds_for_forecast": seconds,
-        "images": None if images is None else images.described_once_read(),
-        "options": vars(options),
-    }
-    which = "architecture alone" if options.expected else info.weights
-    heading = f"{info.name} ({which})"
-    names = [path.name for path in write_diagnosis(options.output, diagnosis, record, heading)]
+    # Entered before the long part, so that a folder that cannot be written to shows at once.
+    with writing(options.output) as stage:
+        settings: dict[str, Any] = {"input_size": preparation.size, "in_channels": preparation.channels}
+        begun = time.perf_counter()
+        prepared = prepare(model, layer, options.unit, preparation.size, preparation.channels, None)
+        forecast = prepared.map(weights)
+        seconds = time.perf_counter() - begun
+        sources = sources_of(prepared, weights)
+        remedies = forecast_remedies(
+            model, layer, options.unit, weights, **settings, per_layer=not options.all_layers_only
+        )
+        measured = None if images is None else _measured(model, prepared, images)
+        diagnosis = Diagnosis(forecast, sources, remedies, measured)
+        record = {
+            **begun_record(options, started, info, "model"),
+            "seconds_for_forecast": seconds,
+            "images": None if images is None else images.described_once_read(),
+            "options": vars(options),
+        }
+        which = "architecture alone" if options.expected else info.weights
+        heading = f"{info.name} ({which})"
+        names = [path.name for path in write_diagnosis(stage, diagnosis, record, heading)]
     print(f"{heading}, forecast in {seconds:.1f} s\n")
     print(diagnosis.tables())
     print()
