@@ -41,8 +41,6 @@ class _Images:
 def run(options: argparse.Namespace) -> None:
     """Attack the images, write what came of them, and print a line for each."""
     started = datetime.now(timezone.utc)
-    if options.reach is not None and options.target == "label":
-        raise ValueError("--reach: expected without --target label, since a class is reached and none left")
     network = chosen_network(options)
     model, info, preparation = network
     with writing(options.output) as stage:

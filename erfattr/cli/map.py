@@ -116,8 +116,6 @@ def _maps(
 ) -> tuple[list[MapStatistics], dict[str, Any]]:
     """Return the maps of one network, and what is said of the images in the record."""
     model, info, preparation = network
-    if len(set(options.layers)) < len(options.layers):
-        raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
     sources = [_source(model, name, options) for name in options.layers]
     images = chosen_images(options, preparation)
     rank, world = rank_and_world()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from erfattr._checks import Mode
-from erfattr.cli.options.arguments import index_or, positive
+from erfattr.cli.options.arguments import file, index_or, needs, positive, share
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 Method = Literal["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
@@ -26,14 +27,14 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options("images that the map is measured on"),
-            run_options(seed="the choice of images, of random weights and of noise"),
+            run_options(seeded="the choice of images, of random weights and of noise"),
         ],
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "image",
         nargs="*",
-        type=Path,
+        type=file,
         default=[],
         metavar="IMAGE",
         help=f"explain these image files (default: {EMBEDDED} photographs inside scikit-image)",
@@ -70,16 +71,26 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--epsilon",
-        type=float,
+        type=share,
         default=0.1,
         metavar="SHARE",
         help="let no attribution grow by more than 1 / epsilon",
     )
     parser.add_argument(
         "--map",
-        type=Path,
+        type=file,
         default=None,
         metavar="FILE",
         help="read the map from there: calibration.pt of an earlier run, or an NPY file that erfattr map "
         "wrote (default: measure it)",
     )
+
+
+def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse what has no effect."""
+    sampled = ("integrated-gradients", "smoothgrad")
+    needs(options, default, "samples", options.method in sampled, f"--method {' or '.join(sampled)}")
+    needs(options, default, "period", options.mode != "global", "--mode phase or local")
+    for name in ("images", "count", "batch_size", "strict"):
+        needs(options, default, name, options.map is None, "a map that is measured, which --map reads")
+    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
