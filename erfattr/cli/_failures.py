@@ -1,8 +1,8 @@
 """What a failure says: one line with what failed, where, and what to try; and the status of the process.
 
-A refusal is what erfattr raises on purpose; it names what was wrong and is shown as it is. Everything else (the
-model's own errors, torch's, the system's, our own mistakes) is shown with its place. Commands need to do nothing
-for it; `naming` says which option an argument of the library came from, where the names differ.
+A refusal is what erfattr raises on purpose; it names what was wrong and is shown as it is. Everything else
+(the model's own errors, torch's, the system's, our own mistakes) is shown with its place. Commands need to do
+nothing for it; `naming` says which option an argument of the library came from, where the names differ.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ _OURS = str(Path(__file__).resolve().parent.parent)
 _PACKAGES = tuple(str(Path(sysconfig.get_path(key)).resolve()) for key in ("purelib", "platlib"))
 _NOT_TOLD = tuple(f"{folder}/torch" for folder in _PACKAGES)
 _STANDARD = tuple(str(Path(sysconfig.get_path(key)).resolve()) for key in ("stdlib", "platstdlib"))
-# Arguments of the library, and the options that they come from: the first that was given. Others are called alike.
+# Arguments of the library, and the options that they come from: the first that was given. Others are called
+# as their option is.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "checkpoint": ("state",),
+    "execution": ("precision",),
     "features": ("to_spatial",),
     "folder": ("output",),
     "interval": ("state_interval",),
@@ -43,6 +45,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "sources": ("layers",),
     "target": ("reach", "target"),
     "tokens": ("to_spatial",),
+    "variant": ("variants", "variant"),
 }
 _NAMES = "_erfattr_names"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -174,12 +177,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def meaningful(error: BaseException) -> str:
-    """Return the line of an error's message that says something, without what torch writes around it.
+def meaningful(error: object) -> str:
+    """Return the line of an error's or a warning's message that says something, without what torch adds.
 
     Example:
-        >>> meaningful(RuntimeError("Caught RuntimeError in worker 0.\\nOriginal Traceback (most ...):\\n  ...\\nRuntimeError: no"))
-        'RuntimeError: no'
+        >>> meaningful(RuntimeError("[enforce fail at alloc.cpp:98] . DefaultCPUAllocator: can't allocate"))
+        "can't allocate"
     """
     try:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -217,7 +220,10 @@ def _short(text: str) -> str:
     text = " ".join(text.split()) if len(text) > _LONGEST else text
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
     # A file's name may hold anything, and a terminal does what it reads.
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
 
 
 def _as_typed(
@@ -265,8 +271,9 @@ def _in_model(traceback: TracebackType | None) -> bool:
 
 def _shown(file: str) -> str:
     path = Path(file)
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    here = str(Path.cwd())
+    folders = [*_PACKAGES, str(Path(_OURS).parent), here]
+    return str(next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), path))
 
 
 def _is_below(file: str, *folders: str) -> bool:

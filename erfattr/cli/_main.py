@@ -6,12 +6,13 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from erfattr import __version__
-from erfattr.cli._failures import Signals, say, told
+from erfattr.cli._failures import Signals, meaningful, say, told
 from erfattr.cli.options.arguments import joined
 
 _COMMANDS = ("map", "rf", "train", "compare", "debias", "attack")
@@ -56,7 +57,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         import_module(f"erfattr.cli.options.{name}").add(commands)
     for command in commands.choices.values():
         command.add_argument(
-            "--debug", action="store_true", help="show the traceback of an error (ERFATTR_DEBUG=1 does as well)"
+            "--debug",
+            action="store_true",
+            help="show the traceback of an error (ERFATTR_DEBUG=1 does as well)",
         )
     return parser, dict(commands.choices)
 
@@ -80,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The status of the process: 0; 1 for a run that failed; 2 for input that does not serve; 130, 143 or 129
-        when Ctrl-C, SIGTERM or SIGHUP ended it.
+        The status of the process: 0; 1 for a run that failed; 2 for input that does not serve; 130, 143 or
+        129 when Ctrl-C, SIGTERM or SIGHUP ended it.
     """
     with Signals() as signals:
         command = ""
@@ -119,7 +122,11 @@ def _run(options: argparse.Namespace) -> None:
     # A file's name may hold bytes that are no text, and a terminal may know no more than ASCII.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    import_module(f"erfattr.cli.{options.command}").run(options)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say(
+            f"erfattr {options.command}: warning: {meaningful(message)}"
+        )
+        import_module(f"erfattr.cli.{options.command}").run(options)
     if sys.stdout is not None:
         sys.stdout.flush()  # here, where what goes wrong can still be said
 
@@ -132,4 +139,3 @@ def _drop_output() -> None:
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
-

@@ -15,6 +15,7 @@ from erfattr.training.tasks import task_of
 def run(options: argparse.Namespace) -> None:
     """Train the variants, print a line when a run is finished, and the table at the end."""
     recipe = chosen_recipe(options)
+    where = hardware(options)
     if options.seeds < 2:
         raise ValueError(f"--seeds: expected 2 or more, got {options.seeds}: one pair has no standard error")
     variants = options.variants or ["original", task_of(recipe).padded]
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         range(options.first_seed, options.first_seed + options.seeds),
         options.output,
         n_map_images=options.map_images,
-        hardware=hardware(options),
+        hardware=where,
         progress=progress,
         show_progress=not options.no_progress,
     )

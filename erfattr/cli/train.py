@@ -14,6 +14,7 @@ from erfattr.training.runs import train
 def run(options: argparse.Namespace) -> None:
     """Train the network, and print what became of it."""
     recipe = chosen_recipe(options)
+    where = hardware(options)
     if options.variant not in VARIANTS:  # before the images are read
         raise ValueError(
             f"--variant: expected one of {', '.join(VARIANTS)}, got {options.variant!r}"
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
         data,
         options.output,
         seed=options.seed,
-        hardware=hardware(options),
+        hardware=where,
         show_progress=not options.no_progress,
     )
     if is_first_process():

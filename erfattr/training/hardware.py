@@ -45,3 +45,18 @@ class Hardware:
         check_choice("precision", self.precision, PRECISIONS)
         check_non_negative_int("num_workers", self.num_workers)
         check_bool("resident", self.resident)
+
+    def check_available(self) -> None:
+        """Raise unless this machine has it, before anything long begins.
+
+        Raises:
+            ValueError: there is no GPU, or there are too few.
+        """
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        has_mps = torch.backends.mps.is_available()
+        if self.accelerator == "gpu" and not gpus and not has_mps:
+            raise ValueError("accelerator: expected one that this machine has, got 'gpu' without a GPU")
+        if self.accelerator != "cpu" and gpus and self.devices > gpus:
+            raise ValueError(f"devices: expected at most this machine's {gpus} GPUs, got {self.devices}")

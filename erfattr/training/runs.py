@@ -104,6 +104,7 @@ def train(
             raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
     check_non_negative_int("seed", seed)
     hardware = Hardware() if hardware is None else hardware
+    hardware.check_available()
     try:
         from erfattr.training import _fitting as fitting
     except ImportError as error:

@@ -23,7 +23,7 @@ def not_negative(text: str) -> int:
     return _integer(text, 0, "an integer of at least 0")
 
 
-def seed(text: str) -> int:
+def random_seed(text: str) -> int:
     """Read a seed, as every generator of random numbers takes it."""
     return _integer(text, 0, "an integer from 0 to 2^63 - 1")
 
@@ -63,9 +63,7 @@ def file(text: str) -> Path:
     return Path(text)
 
 
-def needs(
-    options: Namespace, default: Callable[[str], Any], name: str, met: bool, condition: str
-) -> None:
+def needs(options: Namespace, default: Callable[[str], Any], name: str, met: bool, condition: str) -> None:
     """Raise where an option was given that has no effect: ``condition`` is what it is ``met`` by."""
     value = getattr(options, name)
     if not met and value != default(name):

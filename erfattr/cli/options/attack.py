@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
             model_options(),
             image_options(count=10),
             run_options(
-                seeded="the search, of the choice of images and of random weights",
+                seed="the search, of the choice of images and of random weights",
                 batch_size=64,
                 batch="at most so many samples",
             ),
@@ -39,7 +39,11 @@ def add(commands: Any) -> None:
         "answer is another one already are not attacked",
     )
     parser.add_argument(
-        "--reach", type=not_negative, default=None, metavar="INDEX", help="reach this class instead of leaving one"
+        "--reach",
+        type=not_negative,
+        default=None,
+        metavar="INDEX",
+        help="reach this class instead of leaving one",
     )
     parser.add_argument(
         "--pixels", type=positive, default=1, metavar="N", help="change so many pixels of each image"

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options("images that the map is measured on"),
-            run_options(seeded="the choice of images, of random weights and of noise"),
+            run_options(seed="the choice of images, of random weights and of noise"),
         ],
         formatter_class=HelpFormatter,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from erfattr.cli.options.arguments import file, not_negative, numbers, positive, seed, size, word
+from erfattr.cli.options.arguments import file, not_negative, numbers, positive, random_seed, size, word
 from erfattr.training.hardware import ACCELERATORS, PRECISIONS
 from erfattr.training.recipes import RECIPES
 
@@ -90,11 +90,11 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
     return parent
 
 
-def run_options(*, seeded: str, batch_size: int = 8, batch: str = "so many images") -> argparse.ArgumentParser:
+def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images") -> argparse.ArgumentParser:
     """Return the parent that says how a command runs and where its results go.
 
     Args:
-        seeded: What is drawn at random.
+        seed: What is drawn at random.
         batch_size: Default.
         batch: What a batch is.
     """
@@ -107,8 +107,10 @@ def run_options(*, seeded: str, batch_size: int = 8, batch: str = "so many image
         metavar="N",
         help=f"run {batch} a forward pass",
     )
-    group.add_argument("--device", type=word, default="cpu", help="compute on this torch device, such as cpu or cuda")
-    group.add_argument("--seed", type=seed, default=0, metavar="N", help=f"seed of {seeded}")
+    group.add_argument(
+        "--device", type=word, default="cpu", help="compute on this torch device, such as cpu or cuda"
+    )
+    group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
     group.add_argument(
         "--output",
         type=file,
@@ -131,7 +133,9 @@ def training_options() -> argparse.ArgumentParser:
         ],
     )
     recipe = parent.add_argument_group("recipe")
-    recipe.add_argument("--recipe", type=word, required=True, help=f"follow one of these: {_recipes_in_words()}")
+    recipe.add_argument(
+        "--recipe", type=word, required=True, help=f"follow one of these: {_recipes_in_words()}"
+    )
     recipe.add_argument(
         "--set",
         nargs="+",
@@ -151,7 +155,7 @@ def training_options() -> argparse.ArgumentParser:
         "--download", action="store_true", help="download Caltech-101 to --data if it is missing"
     )
     images.add_argument(
-        "--split-seed", type=seed, default=0, metavar="N", help="seed of the split 70 : 15 : 15"
+        "--split-seed", type=random_seed, default=0, metavar="N", help="seed of the split 70 : 15 : 15"
     )
     hardware = parent.add_argument_group("hardware")
     hardware.add_argument(

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options(),
-            run_options(seeded="the choice of images and of random weights"),
+            run_options(seed="the choice of images and of random weights"),
         ],
         formatter_class=HelpFormatter,
     )
