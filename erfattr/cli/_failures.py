@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dis
 import errno
+import re
 import signal
 import sys
 import sysconfig
@@ -47,6 +48,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "tokens": ("to_spatial",),
     "variant": ("variants", "variant"),
 }
+# An argument as one would write it in Python: target="predicted", group=...
+_ARGUMENT = re.compile(r"""(?<![\w-])([a-z][a-z_]*)=(?:["']([\w-]+)["'])?""")
 _NAMES = "_erfattr_names"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -128,8 +131,9 @@ def told(error: BaseException, options: argparse.Namespace, positional: Mapping[
     if is_refusal(error):
         message = _one_line(str(error)) or type(error).__name__
         named = _as_typed(message, options, positional, getattr(error, _NAMES, {}))
-        # Whatever names an option could be known from what was typed.
+        # Whatever names an option, or a file that cannot be read, could be known from what was typed.
         is_usage = named.startswith("--") or named.partition(":")[0] in positional.values()
+        is_usage = is_usage or any(kind.__name__ == "UnreadableImageError" for kind in type(error).__mro__)
         return Failure(named, 2 if is_usage else 1)
     if is_out_of_memory(error):
         smaller = [f"--{name}" for name in ("batch-size", "size") if hasattr(options, name.replace("-", "_"))]
@@ -137,11 +141,12 @@ def told(error: BaseException, options: argparse.Namespace, positional: Mapping[
         return Failure(f"out of memory: {meaningful(error)}{hint}", 1)
     if isinstance(error, OSError) and error.strerror:
         files = [repr(str(name)) for name in (error.filename, error.filename2) if name is not None]
-        place = f" ({_place(error.__traceback__)})" if not files else ""
+        where = _place(error)
+        place = f" ({where})" if where and not files else ""
         return Failure(f"{': '.join([*files, error.strerror])}{place}{_MORE}", 1)
     name = type(error).__name__
     said = meaningful(error)
-    where = _place(error.__traceback__)
+    where = _place(error)
     place = f" ({where})" if where else ""
     begin, hint = "", ""
     if _in_model(error.__traceback__):
@@ -168,7 +173,7 @@ def is_refusal(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the processor or on a device."""
-    text = str(error)
+    text = _text(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -184,10 +189,7 @@ def meaningful(error: object) -> str:
         >>> meaningful(RuntimeError("[enforce fail at alloc.cpp:98] . DefaultCPUAllocator: can't allocate"))
         "can't allocate"
     """
-    try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except Exception:  # the user's own class may not even be printed
-        return ""
+    lines = [line.strip() for line in _text(error).splitlines() if line.strip()]
     if not lines:
         return ""
     if any("Traceback" in line for line in lines):  # of a script or of a worker; the error stands last
@@ -196,6 +198,13 @@ def meaningful(error: object) -> str:
     if first.endswith(":") and len(lines) > 1:
         first = f"{first} {lines[1]}"
     return _short(_allocator(first))
+
+
+def _text(error: object) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's own class may not even be printed
+        return ""
 
 
 def _allocator(line: str) -> str:
@@ -230,6 +239,14 @@ def _as_typed(
     message: str, options: argparse.Namespace, positional: Mapping[str, str], names: Mapping[str, str]
 ) -> str:
     """Return a message that begins with the name of an argument with that of the option instead."""
+    message = _ARGUMENT.sub(
+        lambda match: (
+            f"--{match[1].replace('_', '-')}{' ' * bool(match[2])}{match[2] or ''}"
+            if hasattr(options, match[1])
+            else match[0]
+        ),
+        message,
+    )
     argument, colon, rest = message.partition(": ")
     if not colon:
         return message
@@ -242,13 +259,24 @@ def _as_typed(
     return f"{positional.get(name, '--' + name.replace('_', '-'))}: {rest}"
 
 
-def _place(traceback: TracebackType | None) -> str:
-    """Return file and line of the innermost frame that a user wrote, or else of a library's above torch."""
-    places = [place for place in _places(traceback) if not _is_below(place[0], *_NOT_TOLD)]
-    users = [place for place in places if not _is_below(place[0], _OURS, *_PACKAGES)]
-    for file, line in reversed(users or places):
-        return f"{_shown(file)}, line {line}"
-    return ""
+def _place(error: BaseException) -> str:
+    """Return file and line of the innermost frame that a user wrote, or else of a library's above torch.
+
+    A user's frame may stand in the error that this one was raised from.
+    """
+    found: list[tuple[str, int]] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        places = [place for place in _places(cause.__traceback__) if not _is_below(place[0], *_NOT_TOLD)]
+        users = [place for place in places if not _is_below(place[0], _OURS, *_PACKAGES)]
+        if isinstance(cause, SyntaxError) and cause.filename is not None:
+            users.append((cause.filename, cause.lineno or 1))
+        if users:
+            found = users
+            break
+        found = found or places
+        cause = cause.__cause__
+    return f"{_shown(found[-1][0])}, line {found[-1][1]}" if found else ""
 
 
 def _places(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:

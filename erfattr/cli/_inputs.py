@@ -191,7 +191,7 @@ def class_scores(model: nn.Module, images: Tensor) -> Tensor:
 def check_class(option: str, index: int, classes: int) -> None:
     """Raise unless there is such a class."""
     if not 0 <= index < classes:
-        raise ValueError(f"{option}: expected a class from 0 to {classes - 1}, got {index}")
+        raise ValueError(f"{option}: expected classes from 0 to {classes - 1}, got {index}")
 
 
 def read_map(path: Path) -> Tensor:

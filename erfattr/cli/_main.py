@@ -59,6 +59,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         command.add_argument(
             "--debug",
             action="store_true",
+            default=argparse.SUPPRESS,  # so it is no part of a run's record
             help="show the traceback of an error (ERFATTR_DEBUG=1 does as well)",
         )
     return parser, dict(commands.choices)
@@ -68,7 +69,7 @@ def _parsed(arguments: Sequence[str] | None) -> _Parsed:
     parser, commands = _parsers()
     options = parser.parse_args(arguments)
     command = commands[options.command]
-    debug = vars(options).pop("debug") or os.environ.get("ERFATTR_DEBUG", "") not in ("", "0")
+    debug = vars(options).pop("debug", False) or os.environ.get("ERFATTR_DEBUG", "") not in ("", "0")
     positional = {
         action.dest: str(action.metavar or action.dest)
         for action in command._actions

@@ -130,6 +130,10 @@ def _chosen_attack(options: argparse.Namespace, network: Network, pixels: Tensor
         sensitivity_map = DeadPixelMap(model).attribute(torch.split(pixels, 8))
     else:
         sensitivity_map = read_map(options.map)
+        if bool((sensitivity_map == sensitivity_map.flatten()[0]).all()):
+            raise ValueError(
+                f"--map: expected one whose pixels differ, but {options.map} is the same everywhere"
+            )
     return StrongPixelAttack(model, sensitivity_map, *bounds, fraction=options.fraction, **settings)
 
 

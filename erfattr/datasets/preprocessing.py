@@ -55,6 +55,17 @@ def standardize(
     return (images.float() / 255 - shift) / scale
 
 
+class _Content(io.BytesIO):
+    """The content of a file, which messages call by the name of the file."""
+
+    def __init__(self, content: bytes, path: str | Path) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __repr__(self) -> str:
+        return repr(str(self._path))
+
+
 def read_image(path: str | Path, channels: int = 3, sealed: SealedFiles | None = None) -> Image.Image:
     """Return the image in a file, upright (EXIF orientation applied), of 8 bits a channel.
 
@@ -72,7 +83,7 @@ def read_image(path: str | Path, channels: int = 3, sealed: SealedFiles | None =
         ChangedFileError: (a ``ValueError``) it was changed since it was sealed.
     """
     try:
-        content = path if sealed is None else io.BytesIO(sealed.read(Path(path)))
+        content = path if sealed is None else _Content(sealed.read(Path(path)), path)
         with Image.open(content) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):

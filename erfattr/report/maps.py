@@ -119,7 +119,7 @@ def write_maps(
         ValueError: no report, or two whose files would have one name.
     """
     if not reports:
-        raise ValueError("reports: expected at least one, got none")
+        raise ValueError("reports: expected reports of different layers, got none")
     refuse_same_files([report.source.layer for report in reports])
     stems = [file_stem(report.source) for report in reports]
     with writing(folder) as stage:

@@ -6,27 +6,17 @@ Importing this module imports no torch: the command line lists the recipes in it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from erfattr._checks import (
-    check_bool,
-    check_non_negative_int,
-    check_positive_int,
-    describe,
-    is_int,
-    suggest,
-)
+from erfattr._checks import check_bool, describe, suggest
 from erfattr.datasets.colors import BLACK, RED, Color
+from erfattr.training._settings import check_colors, check_count, check_number, check_side
 from erfattr.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
-
-# Beyond these a number is a slip of the finger: no image is so wide, no run so long.
-_LARGEST_SIDE = 2**15
-_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -48,13 +38,11 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.resized_crop is not None:
-            _check_side("augmentation: resized_crop", self.resized_crop)
-        _check_number(
+            check_side("augmentation: resized_crop", self.resized_crop)
+        check_number(
             "augmentation: rotation", self.rotation, "degrees from 0 to 180", lambda value: 0 <= value <= 180
         )
-        _check_number(
-            "augmentation: jitter", self.jitter, "a number in [0, 1]", lambda value: 0 <= value <= 1
-        )
+        check_number("augmentation: jitter", self.jitter, "a number in [0, 1]", lambda value: 0 <= value <= 1)
         check_bool("augmentation: flip", self.flip)
 
     @classmethod
@@ -148,67 +136,29 @@ class Recipe:
         if not isinstance(self.task, str) or self.task not in TASKS:
             raise ValueError(f"task: expected {' or '.join(map(repr, TASKS))}, got {describe(self.task)}")
         for name in ("epochs", "batch_size"):
-            _check_count(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         for name in ("size", "object_size", "map_size"):
-            _check_side(name, getattr(self, name))
+            check_side(name, getattr(self, name))
         if self.stored_size is not None:
-            _check_side("stored_size", self.stored_size)
+            check_side("stored_size", self.stored_size)
         if self.stop_after is not None:
-            _check_count("stop_after", self.stop_after, 0)
-        _check_number(
+            check_count("stop_after", self.stop_after, 0)
+        check_number(
             "learning_rate", self.learning_rate, "a positive number", lambda value: 0 < value < math.inf
         )
-        _check_number("momentum", self.momentum, "a number in [0, 1)", lambda value: 0 <= value < 1)
-        _check_number(
+        check_number("momentum", self.momentum, "a number in [0, 1)", lambda value: 0 <= value < 1)
+        check_number(
             "weight_decay", self.weight_decay, "a number of at least 0", lambda value: 0 <= value < math.inf
         )
-        _check_number("target", self.target, "a percentage between 0 and 100", lambda value: 0 < value < 100)
+        check_number("target", self.target, "a percentage between 0 and 100", lambda value: 0 < value < 100)
         if not isinstance(self.augmentation, Augmentation):
             raise TypeError(f"augmentation: expected an Augmentation, got {describe(self.augmentation)}")
-        _check_colors(self.colors)
+        check_colors(self.colors)
         TASKS[self.task](self)  # which checks what it needs of the recipe
 
     def numbers(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         return asdict(self)
-
-
-def _check_count(name: str, value: Any, lowest: int) -> None:
-    check_positive_int(name, value) if lowest else check_non_negative_int(name, value)
-    if value > _MOST:
-        raise ValueError(f"{name}: expected at most {_MOST}, got {value}")
-
-
-def _check_side(name: str, value: Any) -> None:
-    check_positive_int(name, value)
-    if value > _LARGEST_SIDE:
-        raise ValueError(f"{name}: expected at most {_LARGEST_SIDE} pixels, got {value}")
-
-
-def _check_number(name: str, value: Any, expected: str, is_good: Callable[[float], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
-    if not is_good(value):
-        raise ValueError(f"{name}: expected {expected}, got {describe(value)}")
-
-
-def _check_colors(colors: Any) -> None:
-    """Raise unless these are two or more different colours."""
-    good = (
-        isinstance(colors, tuple)
-        and all(
-            isinstance(color, tuple)
-            and len(color) == 3
-            and all(is_int(level) and 0 <= level <= 255 for level in color)
-            for color in colors
-        )
-        and len(set(colors)) == len(colors) >= 2
-    )
-    if not good:
-        raise ValueError(
-            "colors: expected two or more different ones of three integers from 0 to 255 each, got "
-            f"{describe(colors)}"
-        )
 
 
 # The paper does not say how strong its colour jitter is.
@@ -265,7 +215,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str, **changes: Any) -> Recipe:
+def find_recipe(name: str, /, **changes: Any) -> Recipe:
     """Return the recipe of this name, with some of its fields changed.
 
     Args:

@@ -38,17 +38,6 @@ def _integer(text: str, lowest: int, expected: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    """Read a number in (0, 1]."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise ArgumentTypeError(f"expected a number in (0, 1], got {text!r}")
-    return value
-
-
 def word(text: str) -> str:
     """Read a name, a path or another word that says something."""
     if not text.strip() or "\0" in text:
@@ -61,13 +50,6 @@ def file(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise ArgumentTypeError(f"expected a path, got {text!r}")
     return Path(text)
-
-
-def needs(options: Namespace, default: Callable[[str], Any], name: str, met: bool, condition: str) -> None:
-    """Raise where an option was given that has no effect: ``condition`` is what it is ``met`` by."""
-    value = getattr(options, name)
-    if not met and value != default(name):
-        raise ArgumentTypeError(f"--{name.replace('_', '-')}: expected only with {condition}, got {value!s}")
 
 
 def pair(text: str) -> tuple[int, int]:
@@ -142,10 +124,7 @@ def token_grid(text: str) -> tuple[tuple[int, int], int]:
 
 def unit(text: str) -> str | tuple[int, int]:
     """Read ``center``, or a position ``I,J``."""
-    try:
-        return text if text == "center" else pair(text)
-    except ArgumentTypeError:
-        raise ArgumentTypeError(f"expected center, or two integers I,J, got {text!r}") from None
+    return text if text == "center" else pair(text)
 
 
 def index_or_key(text: str) -> int | str:
@@ -160,6 +139,20 @@ def index_or(*words: str) -> Callable[[str], str | int]:
     """Return a type that reads one of these words, or the index of a class."""
 
     def read(text: str) -> str | int:
-        return text if text in words else _integer(text, 0, f"{', '.join(words)} or an index from 0")
+        return text if text in words else _integer(text, 0, f"{', '.join(words)} or an index")
 
     return read
+
+
+def needs(options: Namespace, default: Callable[[str], Any], name: str, met: bool, condition: str) -> None:
+    """Raise where an option was given that has no effect: ``condition`` is what it is ``met`` by."""
+    value = getattr(options, name)
+    if not met and value != default(name):
+        raise ArgumentTypeError(f"--{name.replace('_', '-')}: expected only with {condition}, got {value!s}")
+
+
+def is_share(options: Namespace, name: str) -> None:
+    """Raise unless an option that was given is a number in (0, 1]."""
+    value = getattr(options, name)
+    if value is not None and not 0 < value <= 1:
+        raise ArgumentTypeError(f"--{name.replace('_', '-')}: expected a number in (0, 1], got {value}")

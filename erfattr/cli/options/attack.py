@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from erfattr.cli.options.arguments import file, needs, not_negative, positive, share
+from erfattr.cli.options.arguments import file, is_share, needs, not_negative, positive
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 
@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--fraction",
-        type=share,
+        type=float,
         default=0.25,
         metavar="SHARE",
         help="try this share of the pixels with --aim strong",
@@ -87,6 +87,7 @@ def add(commands: Any) -> None:
 
 def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     """Refuse what has no effect, and a class to leave where one is to be reached."""
+    is_share(options, "fraction")
     if options.reach is not None and options.target == "label":
         raise argparse.ArgumentTypeError(
             "--reach: expected without --target label, since a class is reached and none left"

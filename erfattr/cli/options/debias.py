@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from erfattr._checks import Mode
-from erfattr.cli.options.arguments import file, index_or, needs, positive, share
+from erfattr.cli.options.arguments import file, index_or, is_share, needs, positive
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 Method = Literal["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--epsilon",
-        type=share,
+        type=float,
         default=0.1,
         metavar="SHARE",
         help="let no attribution grow by more than 1 / epsilon",
@@ -88,9 +88,9 @@ def add(commands: Any) -> None:
 
 def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     """Refuse what has no effect."""
+    is_share(options, "epsilon")
     sampled = ("integrated-gradients", "smoothgrad")
     needs(options, default, "samples", options.method in sampled, f"--method {' or '.join(sampled)}")
     needs(options, default, "period", options.mode != "global", "--mode phase or local")
-    for name in ("images", "count", "batch_size", "strict"):
-        needs(options, default, name, options.map is None, "a map that is measured, which --map reads")
+    needs(options, default, "images", options.map is None, "a map that is measured, not with --map")
     needs(options, default, "strict", options.images != "embedded", "a folder of --images")

@@ -139,6 +139,7 @@ def training_options() -> argparse.ArgumentParser:
     recipe.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FIELD=VALUE",
         help="change fields of the recipe, such as epochs=5 learning_rate=0.02 (default: none)",

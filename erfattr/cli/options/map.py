@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from erfattr._checks import Precision, Rectify, ToleranceOf
-from erfattr.cli.options.arguments import file, index_or, layout, needs, positive, share, unit, word
+from erfattr.cli.options.arguments import file, index_or, is_share, layout, needs, positive, unit, word
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 
@@ -77,7 +77,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=share,
+        type=float,
         default=None,
         metavar="SHARE",
         help="stop as soon as the relative standard error of every map is below this",
@@ -124,6 +124,7 @@ def add(commands: Any) -> None:
 
 def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     """Refuse what has no effect, and layers named twice."""
+    is_share(options, "tolerance")
     layers = options.layers
     if len(set(layers)) < len(layers):
         raise argparse.ArgumentTypeError(f"--layers: expected different layers, got {' '.join(layers)}")

@@ -73,8 +73,8 @@ def test_value(read: Callable[[str], Any], text: str, value: object) -> None:
         (layout, "tokens:14", f"{LAYOUTS}, got 'tokens:14'"),
         (layout, "tokens:0x14", f"{LAYOUTS}, got 'tokens:0x14'"),
         (layout, "tokens:14x14+", f"{LAYOUTS}, got 'tokens:14x14+'"),
-        (unit, "centre", "expected center, or two integers I,J, got 'centre'"),
-        (index_or("mean", "label"), "max", "expected mean, label or an index from 0, got 'max'"),
+        (unit, "centre", "expected two integers I,J, got 'centre'"),
+        (index_or("mean", "label"), "max", "expected mean, label or an index, got 'max'"),
     ],
 )
 def test_word_that_does_not_serve(read: Callable[[str], Any], text: str, message: str) -> None:
