@@ -29,6 +29,7 @@ from erfattr._checks import check_positive_int, describe
 
 # What files of `write_whole` begin with; another number means another content.
 _MAGIC = b"erfattr 2\n"
+_SEAL = "sha256_of_the_rest"
 _PACKAGES = ("torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
 
 
@@ -114,6 +115,46 @@ def writing_file(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write as `write_json` does, with the SHA-256 of the rest as a last entry, for `read_sealed_json`."""
+    content = plain(value)
+    write_json(path, {**content, _SEAL: _sealed(content)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed_json` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or does not fit its SHA-256.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != _sealed(content):
+        raise ValueError(f"{path.name} does not fit its SHA-256")
+    return content
+
+
+def _sealed(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: Exception) -> OSError:
+    reason = getattr(error, "strerror", None) or error
+    return OSError(f"folder: output folder {str(folder)!r} cannot be written to: {reason}")
 
 
 def _this_process() -> str:
@@ -224,8 +265,7 @@ def writing(folder: str | Path) -> Iterator[Path]:
             target.mkdir(parents=True, exist_ok=True)
             stage.mkdir(mode=0o700)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OSError(f"folder: output folder {str(target)!r} cannot be written to: {reason}") from error
+            raise _not_writable(target, error) from error
         yield stage
         for path in sorted(stage.iterdir()):
             os.replace(path, target / path.name)

@@ -79,8 +79,8 @@ def refuse_sides_beyond_memory(size: tuple[int, int]) -> None:
     there = available_memory()
     if needed > there:
         raise ValueError(
-            f"--size: to trace {size[0]} x {size[1]} pixels needs about {in_gigabytes(needed)} of memory, and "
-            f"{in_gigabytes(there)} is there; give a smaller --size"
+            f"--size: to trace {size[0]} x {size[1]} pixels takes about {in_gigabytes(needed)} of memory, "
+            f"and {in_gigabytes(there)} is there; give a smaller --size"
         )
 
 

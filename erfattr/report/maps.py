@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,9 @@ def write_maps(
             "record": record,
             "environment": environment(),
             "maps": {stem: report.numbers() for stem, report in zip(stems, reports, strict=True)},
+            "sha256_of_files": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
+            },
         }
         write_json(stage / "result.json", result)
         names = [path.name for path in stage.iterdir()]

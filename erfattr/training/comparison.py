@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._checks import check_positive_int, describe
-from erfattr._files import environment, plain, write_json, writing
+from erfattr._files import environment, plain, read_sealed_json, write_json, write_sealed_json, writing
 from erfattr._model import weights_hash
 from erfattr._processes import is_first_process
 from erfattr.remedies.variants import make_variant
@@ -362,7 +361,7 @@ def _measured(path: Path, model: nn.Module, images: Tensor, device: str) -> Pixe
     if path.exists():
         # What cannot be read is measured again.
         with suppress(ValueError, KeyError, TypeError):
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = read_sealed_json(path)
             if saved["identity"] == identity:
                 return PixelUse.from_numbers(saved["pixel_use"])
     use = measure_pixel_use(model.to(device), images)
@@ -375,5 +374,5 @@ def _kept(
 ) -> PixelUse:
     """Return the pixel use, and write it to its file."""
     use = _measured(path, model, images, device) if known is None else known
-    write_json(path, {"identity": _identity(model, images), "pixel_use": use})
+    write_sealed_json(path, {"identity": _identity(model, images), "pixel_use": use})
     return use
