@@ -54,7 +54,7 @@ class Hardware:
         """Raise unless this machine has it, before anything long begins.
 
         Raises:
-            ValueError: there is no GPU, or there are too few; far more processes than processors are asked for.
+            ValueError: there is no GPU, or there are too few; far more processes than processors.
         """
         import torch
 
