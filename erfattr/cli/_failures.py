@@ -128,7 +128,8 @@ def told(error: BaseException, options: argparse.Namespace, positional: Mapping[
         options: What it was given.
         positional: What the usage calls those without a name, by their destination.
     """
-    if is_refusal(error):
+    of_system = isinstance(error, OSError) and error.strerror is not None
+    if is_refusal(error) and not of_system:
         message = _one_line(str(error)) or type(error).__name__
         named = _as_typed(message, options, positional, getattr(error, _NAMES, {}))
         # Whatever names an option, or a file that cannot be read, could be known from what was typed.
