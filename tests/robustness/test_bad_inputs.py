@@ -14,7 +14,7 @@ from tests.robustness.bad_inputs import COMMANDS, Row, faults, prepared, rows, r
 
 TABLE = list(rows())
 # In every run of the tests one row in so many, another part of the table for each kind; all with -m robust.
-ONE_IN = 5
+ONE_IN = 7
 
 
 def tried(chosen: list[Row], folder: Path) -> list[str]:
