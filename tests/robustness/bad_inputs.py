@@ -198,7 +198,6 @@ def _words() -> Iterator[Row]:
     yield Row((*BEGIN["compare"], "--variants", "original", "original"), 2, "--variants")
     yield Row((*BEGIN["compare"], "--variants"), 2, "--variants")
     yield Row((*BEGIN["compare"], "--seeds", "1"), 2, "--seeds")
-    yield Row((*BEGIN["compare"], "--map-images", "100000"), 2, "--map-images")
 
 
 def _without_effect() -> Iterator[Row]:
