@@ -14,12 +14,13 @@ DEMO := $(BIN)/erfattr map --model demo --layers layer3 layer4 output --output $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-explore venv lint format types docs hooks wheel check clean distclean FORCE
+.PHONY: help demo test test-explore test-robust venv lint format types docs hooks wheel check clean distclean FORCE
 
 help:
 	@echo 'make demo      install, run the main job on embedded data, print where the pictures are'
 	@echo 'make test      install, run the tests; make test ARGS="-k erf -x" hands ARGS to pytest'
 	@echo 'make test-explore MINUTES=60   repeat the property tests with examples drawn anew'
+	@echo 'make test-robust   bad inputs, kills and bit flips, all of them (an hour; make test runs the quick part)'
 	@echo 'make venv      install everything that working on erfattr needs'
 	@echo 'make lint      ruff and the floors of the house   make format    let ruff mend what it can'
 	@echo 'make types     mypy --strict on erfattr/       make docs      build docs/_build/html'
@@ -55,6 +56,10 @@ test: $(VENV)/.installed-test
 
 test-explore: $(VENV)/.installed-test
 	@sh scripts/explore.sh $(MINUTES) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# Weekly in spirit.
+test-robust: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PARALLEL) -m 'robust or not robust' tests/robustness $(ARGS)
 
 venv: $(VENV)/.installed-dev
 

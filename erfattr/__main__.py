@@ -2,7 +2,7 @@
 
 import sys
 
-from erfattr.cli import main
-
 if __name__ == "__main__":
+    from erfattr.cli import main
+
     sys.exit(main())

@@ -9,10 +9,12 @@ import math
 import os
 import pickle
 import platform
+import re
+import secrets
 import shutil
-import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,7 @@ from erfattr._checks import check_positive_int, describe
 
 # What files of `write_whole` begin with; another number means another content.
 _MAGIC = b"erfattr 2\n"
+_SEAL = "sha256_of_the_rest"
 _PACKAGES = ("torch", "torchvision", "captum", "lmfit", "numpy", "scipy", "scikit-image", "pillow")
 
 
@@ -68,6 +71,7 @@ class StateFile:
 
     def load(self) -> dict[str, Any] | None:
         """Return the state saved last, or ``None`` where the file is not there."""
+        sweep(self.path.parent, f".{self.path.name}.")
         if not self.path.exists():
             return None
         saved = read_whole(self.path, "state")
@@ -94,16 +98,98 @@ def writing_file(path: Path) -> Iterator[Path]:
 
     So the file is whole or as it was before, whenever the process is killed.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    sweep(path.parent, f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{_this_process()}")
     try:
         yield beside
         with beside.open("rb+") as file:
             # Or the name could reach the disk before the content does.
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.filename is not None or error.strerror is None:
+            raise
+        # A write that fails does not know the name of its file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write as `write_json` does, with the SHA-256 of the rest as a last entry, for `read_sealed_json`."""
+    content = plain(value)
+    write_json(path, {**content, _SEAL: _sealed(content)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed_json` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or does not fit its SHA-256.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != _sealed(content):
+        raise ValueError(f"{path.name} does not fit its SHA-256")
+    return content
+
+
+def _sealed(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: Exception) -> OSError:
+    reason = getattr(error, "strerror", None) or error
+    return OSError(f"folder: output folder {str(folder)!r} cannot be written to: {reason}")
+
+
+def _this_process() -> str:
+    """Return what tells this process from others, also of other machines that share a folder."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}"
+
+
+def sweep(folder: Path, begin: str) -> None:
+    """Remove what processes of this machine that were killed left unfinished in a folder.
+
+    Args:
+        folder: Where.
+        begin: What the names begin with, before the process: ``".NAME."`` of `writing_file`.
+    """
+    machine, _, _ = _this_process().partition("-")
+    pattern = re.compile(re.escape(begin) + rf"{machine}-(\d+)(?:-\w+)?")
+    with suppress(OSError):  # a folder that is not there holds nothing
+        for path in folder.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match is None or _is_alive(int(match[1])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -170,18 +256,21 @@ def writing(folder: str | Path) -> Iterator[Path]:
         OSError: ``folder`` cannot be made or written to.
     """
     target = Path(folder)
-    missing = [path for path in (target, *target.parents) if not path.exists()]
+    sweep(target, ".erfattr-")
+    stage = target / f".erfattr-{_this_process()}-{secrets.token_hex(4)}"
+    missing: list[Path] = []
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".erfattr-", dir=target))
-    except OSError as error:
-        raise OSError(f"output folder {str(target)!r} cannot be written to: {error}") from error
-    try:
+        try:
+            missing += [path for path in (target, *target.parents) if not path.exists()]
+            target.mkdir(parents=True, exist_ok=True)
+            stage.mkdir(mode=0o700)
+        except (OSError, ValueError) as error:
+            raise _not_writable(target, error) from error
         yield stage
         for path in sorted(stage.iterdir()):
             os.replace(path, target / path.name)
     except BaseException:
-        shutil.rmtree(stage)
+        shutil.rmtree(stage, ignore_errors=True)
         for path in missing:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

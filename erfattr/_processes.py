@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -33,8 +33,36 @@ def process_group(device: str) -> Iterator[tuple[int, int, str]]:
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size(), device
+    except RuntimeError as error:
+        # What the backend says of sockets is nothing that a user could act on.
+        if isinstance(error, ProcessError) or not _is_lost(error):
+            raise
+        raise ProcessError("another process of the group has ended; it has said why") from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether the backend lost the connection to another process."""
+    text = str(error).lower()
+    return any(word in text for word in ("gloo", "nccl", "connection closed", "connection reset"))
+
+
+def together(task: Callable[[], _T]) -> _T:
+    """Do what each process does by itself, such as loading; where one fails, all do.
+
+    Raises:
+        ProcessError: another process failed; its error is told.
+    """
+    if rank_and_world()[1] == 1:
+        return task()
+    try:
+        result = task()
+    except (Exception, SystemExit) as error:
+        agree(None, error)
+        raise  # which `agree` has done
+    agree(None, None)
+    return result
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -57,7 +85,7 @@ def is_first_process() -> bool:
     return int(next((rank for rank in given if rank is not None), 0)) == 0
 
 
-def agree(mine: _T | None, failure: Exception | None) -> _T | None:
+def agree(mine: _T | None, failure: BaseException | None) -> _T | None:
     """Tell the other processes how it went, and return the first process's value that is not ``None``.
 
     Raises:

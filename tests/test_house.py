@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "erfattr"
 ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("__"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name != "examples")
+# Rooms of tests that belong to no room of the package.
+ASIDE = {"examples", "robustness"}
+TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name not in ASIDE)
 # Tests of the package as a whole.
 OF_ALL = {Path(name) for name in ("test_contract.py", "test_cuda.py", "test_house.py")}
 # Names that say nothing about what a module holds.

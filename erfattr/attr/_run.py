@@ -205,7 +205,9 @@ def begin_run(
     """
 
     def begun(last_map: str | None = None) -> Start:
-        return _begun(model, sources, rectify, execution, batch, total, locate, last_map)
+        start = _begun(model, sources, rectify, execution, batch, total, locate, last_map)
+        _refuse_same(start.run.placement.described)
+        return start
 
     try:
         return begun()
@@ -236,6 +238,17 @@ def begin_run(
         )
         run = replace(start.run, placement=replace(start.run.placement, described=described))
         return start._replace(run=run)
+
+
+def _refuse_same(described: Sequence[MapSource]) -> None:
+    """Raise where two sources have turned out to be one: the last layer, and its name."""
+    seen: list[tuple[Any, ...]] = []
+    for source in described:
+        what = (source.layer, source.unit, source.target, source.layout)
+        if what in seen:
+            unit = "" if source.unit is None else f", unit {source.unit}"
+            raise ValueError(f"sources: expected different ones, got {source.layer}{unit} twice")
+        seen.append(what)
 
 
 def _begun(

@@ -38,6 +38,8 @@ def output_sum(
     """
     if output.ndim < 1 or len(output) != images:
         raise ValueError(f"model: expected an output of shape ({images}, ...), got {tuple(output.shape)}")
+    if not output.is_floating_point():
+        raise ValueError(f"model: expected floating-point outputs, got {describe(output)}")
     if target == "mean" or (output.ndim == 1 and target in (None, "predicted")):
         return output.flatten(1).mean(1).sum() if output.ndim > 1 else output.sum()
     if target is None or (target == "predicted" and output.ndim > 2):

@@ -6,6 +6,16 @@ module here does it and is imported when it runs. What is computed, drawn or wri
 
 from __future__ import annotations
 
-from erfattr.cli._main import main
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see `erfattr.cli._main.main`."""
+    try:
+        from erfattr.cli._main import main as run
+    except KeyboardInterrupt:
+        return 130  # nothing has begun, and nothing is to be said
+    return run(arguments)
+
 
 __all__ = ["main"]

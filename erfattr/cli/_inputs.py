@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
+import json
 import math
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from erfattr._checks import as_map, describe
+from erfattr.cli._failures import naming
+from erfattr.cli._memory import refuse_beyond_memory
 from erfattr.datasets.image_files import ImageFiles
 from erfattr.datasets.image_loader import ImageLoader
-from erfattr.datasets.photographs import sample_images
+from erfattr.datasets.photographs import SAMPLE_CROPS, SAMPLE_PHOTOGRAPHS, sample_images
 from erfattr.datasets.preprocessing import MODES, constants_for
 from erfattr.models.channels import image_channels
 from erfattr.models.loading import ModelInfo, load_model
@@ -80,8 +85,18 @@ def chosen_network(
     name, weights = (
         (options.against, options.against_weights) if against else (options.model, options.weights)
     )
-    model, info = load_model(name, weights, device=device or options.device, seed=options.seed)
-    return Network(model, info, _preparation(options, model, info))
+    with naming(name="--against", weights="--against-weights") if against else nullcontext():
+        model, info = load_model(name, weights, device=device or options.device, seed=options.seed)
+        preparation = _preparation(options, model, info)
+    embedded = (options.count or len(SAMPLE_PHOTOGRAPHS) * len(SAMPLE_CROPS)) if in_package(options) else 0
+    batch = min(options.batch_size, embedded or options.batch_size, options.count or options.batch_size)
+    refuse_beyond_memory(preparation, batch, embedded)
+    return Network(model, info, preparation)
+
+
+def in_package(options: argparse.Namespace) -> bool:
+    """Whether the images are those that are embedded, which are read at once."""
+    return bool(options.images == "embedded")
 
 
 def chosen_channels(
@@ -126,23 +141,22 @@ def chosen_images(options: argparse.Namespace, preparation: Preparation) -> Chos
     """Find the images, and prepare them as the model wants them."""
     size, prepared = preparation.size, preparation.tensor_settings()
     described: dict[str, Any] = {"size": size, "seed": options.seed, **prepared}
-    if options.images == "embedded":
+    if in_package(options):
         if options.target == "label":
             raise ValueError('--target: "label" needs a folder of images with a subfolder for each class')
         images = sample_images(options.count, size, **prepared)
         described |= {"source": "scikit-image's photographs", "count": len(images), "files": None}
         return ChosenImages(ImageLoader(images, options.batch_size), described, None)
-    files = ImageFiles(options.images, size, options.count, options.seed, strict=options.strict, **prepared)
+    with naming(path="--images"):
+        files = ImageFiles(
+            options.images, size, options.count, options.seed, strict=options.strict, **prepared
+        )
     root = Path(options.images)
-    digest = hashlib.sha256()
-    for path in files.paths:
-        with suppress(OSError):  # the loader passes over it, and says why
-            digest.update(path.read_bytes())
     described |= {
         "source": options.images,
         "count": len(files),
         "files": [str(path.relative_to(root)) for path in files.paths],
-        "sha256_of_all_files": digest.hexdigest(),
+        "sha256_of_all_files": files.seal(),
     }
     return ChosenImages(ImageLoader(files, options.batch_size), described, files)
 
@@ -152,14 +166,58 @@ def colored(pixels: Tensor) -> Tensor:
     return pixels.expand(*pixels.shape[:-3], 3, -1, -1) if pixels.shape[-3] == 1 else pixels
 
 
+def class_scores(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the outputs of a classifier, (N, classes), float64, on the CPU.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    with torch.no_grad():
+        scores = model(images)
+    if (
+        not isinstance(scores, Tensor)
+        or scores.ndim != 2
+        or len(scores) != len(images)
+        or scores.shape[1] < 2
+    ):
+        raise ValueError(
+            f"--model: expected a classifier, with outputs of shape ({len(images)}, classes) for "
+            f"{len(images)} images, got {describe(scores)}"
+        )
+    if not scores.is_floating_point():
+        raise ValueError(
+            f"--model: expected a classifier with floating-point outputs, got {describe(scores)}"
+        )
+    return scores.double().cpu()
+
+
+def check_class(option: str, index: int, classes: int) -> None:
+    """Raise unless there is such a class."""
+    if not 0 <= index < classes:
+        raise ValueError(f"{option}: expected classes from 0 to {classes - 1}, got {index}")
+
+
 def read_map(path: Path) -> Tensor:
     """Read a map that ``erfattr map`` wrote as NPY."""
     if not path.is_file():
         raise ValueError(f"--map: there is no file {path}")
+    damaged = False
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, EOFError, ValueError, TypeError) as error:
+        content = path.read_bytes()
+        # A map of ours lies beside its record, which knows its SHA-256; no reader of NPY looks at a checksum.
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            known = json.loads(path.with_name("result.json").read_text(encoding="utf-8"))
+            digest = known.get("sha256_of_files", {}).get(path.name)
+            damaged = digest is not None and digest != hashlib.sha256(content).hexdigest()
+        if damaged:
+            raise ValueError("its content does not fit the SHA-256 in result.json beside it")
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            raise TypeError("an archive of several arrays")
+        found = torch.from_numpy(loaded)
+    except Exception as error:  # damaged bytes make the readers of NumPy raise nearly anything
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"--map: {path} cannot be read as a map that erfattr map wrote ({type(error).__name__}: {reason})"
         ) from error
+    return as_map("--map", found)

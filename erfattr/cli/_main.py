@@ -6,27 +6,16 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from erfattr import __version__
+from erfattr.cli._failures import Signals, meaningful, say, told
 from erfattr.cli.options.arguments import joined
 
 _COMMANDS = ("map", "rf", "diagnose", "train", "compare", "debias", "attack")
-
-# What a message of the library begins with, and the options that this is about: the first that was given.
-_OPTIONS = {
-    "channels": ("channels",),
-    "count": ("count",),
-    "features": ("to_spatial",),
-    "layer": ("layers", "layer"),
-    "select": ("select",),
-    "target": ("reach", "target"),
-    "to_spatial": ("to_spatial",),
-    "tokens": ("to_spatial",),
-    "unit": ("unit",),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,8 +23,29 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(joined(sys.argv[1:] if args is None else args), namespace)
 
 
+class _Parsed(NamedTuple):
+    """A command line that can be typed.
+
+    Attributes:
+        options: What it says.
+        debug: Whether errors are shown with their traceback.
+        positional: What the usage calls the options without a name, by their destination.
+        check: Raises where options do not go together.
+    """
+
+    options: argparse.Namespace
+    debug: bool
+    positional: dict[str, str]
+    check: Callable[[], None]
+
+
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    return _parsers()[0]
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of all commands, and that of each."""
     parser = _Parser(
         prog="erfattr",
         description="Which pixels a vision network really uses, and which are half dead.",
@@ -45,12 +55,67 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in _COMMANDS:
         import_module(f"erfattr.cli.options.{name}").add(commands)
-    return parser
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # so it is no part of a run's record
+            help="show the traceback of an error (ERFATTR_DEBUG=1 does as well)",
+        )
+    return parser, dict(commands.choices)
+
+
+def _parsed(arguments: Sequence[str] | None) -> _Parsed:
+    parser, commands = _parsers()
+    options = parser.parse_args(arguments)
+    command = commands[options.command]
+    debug = vars(options).pop("debug", False) or os.environ.get("ERFATTR_DEBUG", "") not in ("", "0")
+    positional = {
+        action.dest: str(action.metavar or action.dest)
+        for action in command._actions
+        if not action.option_strings
+    }
+    # What the parser cannot say of one option alone; most commands have it.
+    check = getattr(import_module(f"erfattr.cli.options.{options.command}"), "check", None)
+    return _Parsed(options, debug, positional, lambda: check and check(options, command.get_default))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 2 for input that does not serve, or 130 when interrupted."""
-    options = command_parser().parse_args(arguments)
+    """Run the command line.
+
+    Returns:
+        The status of the process: 0; 1 for a run that failed; 2 for input that does not serve; 130, 143 or
+        129 when Ctrl-C, SIGTERM or SIGHUP ended it.
+    """
+    with Signals() as signals:
+        command = ""
+        debug = False
+        try:
+            options, debug, positional, check = _parsed(arguments)
+            command = f" {options.command}"
+            check()
+            _run(options)
+        except BaseException as error:
+            if not command and isinstance(error, SystemExit):  # argparse has said it
+                raise
+            if debug:
+                raise
+            if signals.received or isinstance(error, KeyboardInterrupt):
+                say(f"erfattr{command}: {signals.words} before its result was written")
+                return signals.status
+            if isinstance(error, BrokenPipeError):  # such as `erfattr rf demo | head`: nobody reads on
+                _drop_output()
+                return 141
+            if not command:
+                raise
+            failure = told(error, options, positional)
+            say(f"erfattr{command}: error: {failure.line}")
+            _drop_output()
+            return failure.status
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
     # An OpenMP thread waits for another by spinning. Beside other work it then holds the processor that the
     # other one needs, and the run takes three times as long. Sleeping costs a quiet machine a few percent.
     # OpenMP reads this once, when torch is imported: not before the command is.
@@ -58,29 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A file's name may hold bytes that are no text, and a terminal may know no more than ASCII.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say(
+            f"erfattr {options.command}: warning: {meaningful(message)}"
+        )
         import_module(f"erfattr.cli.{options.command}").run(options)
-    except KeyboardInterrupt:
-        print(f"erfattr {options.command}: interrupted before its result was written", file=sys.stderr)
-        return 130
-    except _foreseen() as error:  # called only when something was raised
-        print(f"erfattr {options.command}: error: {_as_typed(str(error), options)}", file=sys.stderr)
-        return 2
-    return 0
+    if sys.stdout is not None:
+        sys.stdout.flush()  # here, where what goes wrong can still be said
 
 
-def _as_typed(message: str, options: argparse.Namespace) -> str:
-    """Return a message that begins with the name of an argument with that of the option instead."""
-    argument, colon, rest = message.partition(": ")
-    names = [name for name in _OPTIONS.get(argument, ()) if hasattr(options, name)]
-    if not colon or not names:
-        return message
-    name = next((name for name in names if getattr(options, name) is not None), names[-1])
-    return f"--{name.replace('_', '-')}: {rest}"
-
-
-def _foreseen() -> tuple[type[Exception], ...]:
-    """Return the errors whose message is all that a user needs."""
-    from erfattr._processes import ProcessError
-
-    return ValueError, TypeError, OSError, ImportError, ProcessError
+def _drop_output() -> None:
+    """Let what is left to print go nowhere, if it cannot be printed: Python would complain as it ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())

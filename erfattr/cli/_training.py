@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 
 from torch import nn
 
+from erfattr.cli._failures import naming
 from erfattr.models.heads import replace_head
 from erfattr.models.loading import load_model
 from erfattr.training.data import TrainingImages, find_images
@@ -23,16 +25,22 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         field, separator, text = word.partition("=")
         if not separator:
             raise ValueError(f"--set: expected FIELD=VALUE, got {word!r}")
+        if field in changes:
+            raise ValueError(f"--set: expected each field once, got {field} twice")
         try:
             changes[field] = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # one of its own, or of the number of digits
             raise ValueError(f"--set: expected a number, null or JSON for {field}, got {text!r}") from error
-    return find_recipe(options.recipe, **changes)
+    with naming(changes="--set", **{field.name: f"--set {field.name}" for field in fields(Recipe)}):
+        return find_recipe(options.recipe, **changes)
 
 
 def training_images(options: argparse.Namespace, recipe: Recipe) -> TrainingImages:
     """Find the images, and read them where the recipe keeps them in memory."""
-    return TrainingImages(find_images(options.data, download=options.download), recipe, options.split_seed)
+    with naming(path="--data", names="--data", source="--data"):
+        return TrainingImages(
+            find_images(options.data, download=options.download), recipe, options.split_seed
+        )
 
 
 def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.Module:
@@ -43,10 +51,12 @@ def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.M
 
 
 def hardware(options: argparse.Namespace) -> Hardware:
-    """Return where to train."""
-    return Hardware(
+    """Return where to train, which this machine has."""
+    chosen = Hardware(
         options.accelerator, options.devices, options.precision, options.workers, options.resident
     )
+    chosen.check_available()
+    return chosen
 
 
 def result_line(run: TrainingRun) -> str:

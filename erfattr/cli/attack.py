@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from erfattr._files import writing
 from erfattr.attr.dead_pixel_map import DeadPixelMap
-from erfattr.cli._inputs import Network, Preparation, chosen_images, chosen_network, colored, read_map
+from erfattr.cli._inputs import (
+    Network,
+    Preparation,
+    check_class,
+    chosen_images,
+    chosen_network,
+    class_scores,
+    colored,
+    read_map,
+)
 from erfattr.cli._record import begun_record, print_written
 from erfattr.datasets.preprocessing import standardize
 from erfattr.models.demo import demo_record
@@ -41,11 +50,9 @@ class _Images:
 def run(options: argparse.Namespace) -> None:
     """Attack the images, write what came of them, and print a line for each."""
     started = datetime.now(timezone.utc)
-    if options.reach is not None and options.target == "label":
-        raise ValueError("--reach: expected without --target label, since a class is reached and none left")
     network = chosen_network(options)
     model, info, preparation = network
-    with writing(options.output) as stage:
+    with writing(options.output):  # shows at once whether it can be written to
         images = _read(options, preparation)
         target = _targets(options, model, images)
         adversarial, report = _chosen_attack(options, network, images.pixels).perturb(
@@ -59,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         record = {**begun_record(options, started, info), "images": images.described}
         summary = _summary(attacked)
         heading = f"{info.name} ({info.weights}): {summary}"
-        written = [path.name for path in write_attacks(stage, attacked, record, heading)]
+        written = [path.name for path in write_attacks(options.output, attacked, record, heading)]
     for image in attacked:
         print(_line(image))
     print(f"\n{summary}")
@@ -83,18 +90,25 @@ def _read(options: argparse.Namespace, preparation: Preparation) -> _Images:
 
 def _targets(options: argparse.Namespace, model: nn.Module, images: _Images) -> Tensor:
     """Return the class of each image that is to be left, or reached."""
+    answers = _answers(model, images.pixels, options.batch_size)
+    classes = answers.shape[1]
     if options.reach is not None:
+        check_class("--reach", options.reach, classes)
         return torch.full((len(images.pixels),), options.reach)
     if options.target == "predicted":
-        return _answers(model, images.pixels, options.batch_size).argmax(1)
+        return answers.argmax(1)
     if images.labels is None:
         raise ValueError('--target: "label" needs a folder of images with a subfolder for each class')
+    highest = int(images.labels.max())
+    if highest >= classes:
+        raise ValueError(
+            f"--target: expected class folders for the model's {classes} classes at most, got {highest + 1}"
+        )
     return images.labels
 
 
-@torch.inference_mode()
 def _answers(model: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([model(batch) for batch in torch.split(pixels, batch_size)]).cpu()
+    return torch.cat([class_scores(model, batch) for batch in torch.split(pixels, batch_size)])
 
 
 def _chosen_attack(options: argparse.Namespace, network: Network, pixels: Tensor) -> OnePixelAttack:
@@ -116,6 +130,10 @@ def _chosen_attack(options: argparse.Namespace, network: Network, pixels: Tensor
         sensitivity_map = DeadPixelMap(model).attribute(torch.split(pixels, 8))
     else:
         sensitivity_map = read_map(options.map)
+        if bool((sensitivity_map == sensitivity_map.flatten()[0]).all()):
+            raise ValueError(
+                f"--map: expected one whose pixels differ, but {options.map} is the same everywhere"
+            )
     return StrongPixelAttack(model, sensitivity_map, *bounds, fraction=options.fraction, **settings)
 
 
@@ -132,8 +150,7 @@ def _attacked(
     before, after = (_eight_bits(pixels, prepared) for pixels in (images.pixels, adversarial))
     written = standardize(after, prepared.mean, prepared.std).to(options.device)
     first, last = (
-        _answers(model, pixels, options.batch_size).double().softmax(1).max(1)
-        for pixels in (images.pixels, written)
+        _answers(model, pixels, options.batch_size).softmax(1).max(1) for pixels in (images.pixels, written)
     )
     classes = _class_names(options, model, images.pixels)
     # A class to reach must be the answer, one to leave must not.

@@ -19,16 +19,29 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from erfattr._checks import check_fraction
 from erfattr._files import writing
 from erfattr.attr.calibration import Calibration, calibrate
 from erfattr.attr.calibration_file import load_calibration, save_calibration
 from erfattr.attr.debiased_attribution import DebiasedAttribution
-from erfattr.cli._inputs import Preparation, chosen_images, chosen_network, colored, read_map
+from erfattr.cli._failures import naming
+from erfattr.cli._inputs import (
+    Preparation,
+    check_class,
+    chosen_images,
+    chosen_network,
+    class_scores,
+    colored,
+    read_map,
+)
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.debias import EMBEDDED, Method
 from erfattr.datasets.photographs import sample_images
-from erfattr.datasets.preprocessing import read_image, resize_and_crop, standardize
+from erfattr.datasets.preprocessing import (
+    UnreadableImageError,
+    read_image,
+    resize_and_crop,
+    standardize,
+)
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.debias import DebiasedImage, write_debiased
@@ -56,7 +69,6 @@ class _Sensitivity(NamedTuple):
 def run(options: argparse.Namespace) -> None:
     """Explain the images, write what was found, and print a line for each."""
     started = datetime.now(timezone.utc)
-    check_fraction("--epsilon", options.epsilon)
     # Captum's words about its own workings, which a user can do nothing about.
     warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
     warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU activations")
@@ -66,9 +78,13 @@ def run(options: argparse.Namespace) -> None:
     ):
         print("note: GuidedBackprop passes over ReLU6, which this network has: there it is a plain gradient")
     names, pictures = _pictures(options, preparation)
+    images = [standardize(picture, preparation.mean, preparation.std)[None] for picture in pictures]
+    scores = class_scores(model, images[0].to(options.device))
+    if options.target != "predicted":
+        check_class("--target", options.target, scores.shape[1])
     period = _period(options, model, preparation)
     explainer = _explainer(options.method, model, options.samples)
-    with writing(options.output) as stage:
+    with writing(options.output):  # shows at once whether it can be written to
         torch.manual_seed(options.seed)
         sensitivity = _sensitivity(options, preparation, explainer)
         debiased = DebiasedAttribution(
@@ -80,9 +96,9 @@ def run(options: argparse.Namespace) -> None:
             preserve_total=True,
         )
         explained = []
-        for name, picture in zip(names, pictures, strict=True):
-            image = standardize(picture, preparation.mean, preparation.std)[None].to(options.device)
+        for name, picture, image in zip(names, pictures, images, strict=True):
             shown = colored(picture) / 255
+            image = image.to(options.device)
             explained.append(_explained(options, debiased, name, shown, image, explainer.settings))
         record = {
             **begun_record(options, started, info, positional="image"),
@@ -93,11 +109,14 @@ def run(options: argparse.Namespace) -> None:
         }
         map_words = sensitivity.described["words"]
         heading = f"{info.name} ({info.weights}), {options.method}, {options.mode} mode, map: {map_words}"
-        files = write_debiased(stage, explained, sensitivity.values, record, period=period, heading=heading)
-        written = [path.name for path in files]
+        written = []
         if isinstance(sensitivity.map, Calibration):
-            save_calibration(sensitivity.map, stage / "calibration.pt")
+            save_calibration(sensitivity.map, options.output / "calibration.pt")
             written.append("calibration.pt")
+        files = write_debiased(
+            options.output, explained, sensitivity.values, record, period=period, heading=heading
+        )
+        written += [path.name for path in files]
     for result in explained:
         raw, after = result.strengths()
         change = 100 * float((after - raw).abs().mean() / raw.mean())
@@ -115,7 +134,10 @@ def _pictures(options: argparse.Namespace, preparation: Preparation) -> tuple[li
     names = [path.stem for path in options.image]
     if len(set(names)) < len(names):
         raise ValueError(f"IMAGE: expected files of different names, got {' '.join(names)}")
-    return names, [resize_and_crop(read_image(path, channels), size, channels) for path in options.image]
+    try:
+        return names, [resize_and_crop(read_image(path, channels), size, channels) for path in options.image]
+    except UnreadableImageError as error:
+        raise ValueError(f"IMAGE: {error}") from error
 
 
 def _period(options: argparse.Namespace, model: nn.Module, preparation: Preparation) -> int | None:
@@ -162,7 +184,8 @@ def _sensitivity(
     described = {"file": str(options.map), "words": options.map.name}
     if options.map.suffix == ".npy":
         return _Sensitivity(read_map(options.map), described)
-    calibration = load_calibration(options.map)
+    with naming(path="--map"):
+        calibration = load_calibration(options.map)
     described["words"] += f", {calibration.statistics.n_images} images"
     return _Sensitivity(calibration, described)
 
@@ -176,9 +199,9 @@ def _explained(
     settings: dict[str, Any],
 ) -> DebiasedImage:
     """Explain one image, with the same random numbers before and after."""
-    with torch.no_grad():
-        output = debiased.forward_func(image)
-    target = int(output[0].argmax()) if options.target == "predicted" else options.target
+    target = options.target
+    if target == "predicted":
+        target = int(class_scores(debiased.forward_func, image)[0].argmax())
     torch.manual_seed(options.seed)
     raw = debiased.attribution_method.attribute(image, target=target, **settings)
     torch.manual_seed(options.seed)

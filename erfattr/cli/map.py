@@ -7,20 +7,21 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from erfattr._files import StateFile, writing
 from erfattr._model import find_layer
-from erfattr._processes import process_group, rank_and_world
+from erfattr._processes import is_first_process, process_group, rank_and_world, together
 from erfattr.attr.layouts import ToSpatial, from_channels_last, from_tokens
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.cli._inputs import Network, Preparation, chosen_images, chosen_network
+from erfattr.cli._failures import naming
+from erfattr.cli._inputs import ChosenImages, Network, Preparation, chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
@@ -31,64 +32,112 @@ from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import ReceptiveField, total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.map_report import WANTED, MapReport, analyse_map
-from erfattr.report.maps import write_maps
+from erfattr.report.maps import refuse_same_files, write_maps
 
 # What --group offers: from a file's path to what it belongs to.
 _GROUPS: dict[str, Callable[[Path], Path]] = {"folder": lambda path: path.parent}
 
 
+@dataclass(frozen=True)
+class _Job:
+    """Maps of one network that are about to be made: all that can be refused has been.
+
+    Attributes:
+        network: What is mapped.
+        images: Over what.
+        maps: Of which sources.
+        checkpoint: Where the state is kept.
+    """
+
+    network: Network
+    images: ChosenImages
+    maps: SensitivityMaps
+    checkpoint: StateFile | None
+
+    def run(self, options: argparse.Namespace) -> list[MapStatistics]:
+        """Make the maps, together with the other processes."""
+        info, described = self.network.info, self.images.described
+        if is_first_process():
+            print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
+        with warnings.catch_warnings(), naming(path="--state"):
+            # The report says it, with the option that helps.
+            warnings.simplefilter("ignore", DependentImagesWarning)
+            return self.maps.attribute(
+                self.images.loader,
+                tolerance=options.tolerance,
+                tolerance_of=options.tolerance_of,
+                show_progress=True,
+                checkpoint=self.checkpoint,
+                group=None if options.group is None else _GROUPS[options.group],
+            )
+
+
 def run(options: argparse.Namespace) -> None:
     """Map the model, in as many processes as were started; the first one writes and prints."""
-    with process_group(options.device) as (rank, _, device):
-        if rank == 0:
-            _map_and_write(options, device)
-            return
-        _maps(options, chosen_network(options, device))
-        if options.against is not None:
-            _maps(options, chosen_network(options, device, against=True), keep_state=False)
-
-
-def _map_and_write(options: argparse.Namespace, device: str) -> None:
     started = datetime.now(timezone.utc)
-    network = chosen_network(options, device)
-    model, info, preparation = network
-    other = None if options.against is None else chosen_network(options, device, against=True)
-    # Entered before the long part, so that a folder that cannot be written to shows at once.
-    with writing(options.output) as stage:
+    with process_group(options.device) as (rank, _, device), ExitStack() as stack:
+
+        def begin() -> list[_Job]:
+            networks = [chosen_network(options, device)]
+            if options.against is not None:
+                networks.append(chosen_network(options, device, against=True))
+            jobs = [_job(options, network, keep_state=network is networks[0]) for network in networks]
+            if rank == 0:
+                # Before the long part, so that a folder that cannot be written to shows at once.
+                stack.enter_context(writing(options.output))
+            return jobs
+
+        jobs = together(begin)
         begun, went_on = time.perf_counter(), options.state is not None and options.state.exists()
-        statistics, described = _maps(options, network)
+        statistics = [jobs[0].run(options)]
         seconds = time.perf_counter() - begun
-        fields, unknown = _fields(model, preparation)
-        reports = []
-        for of_source in statistics:
-            # The period of a map is the stride of its layer, that of the output the network's.
-            source = of_source.source
-            field = fields.get(source.layer) if source else None
-            if field and source and field.output_size != source.feature_size:
-                field = None  # --to-spatial reads another grid
-            reports.append(
-                analyse_map(
-                    of_source,
-                    field,
-                    None if field else total_stride(fields),
-                    grouped_by_label=options.group is not None,
-                )
+        statistics += [job.run(options) for job in jobs[1:]]
+        if rank == 0:
+            # A run that went on took its time for a part of the images alone.
+            pace = None if went_on else seconds / statistics[0][0].n_images
+            _write(options, jobs, statistics, started, seconds, pace)
+
+
+def _write(
+    options: argparse.Namespace,
+    jobs: Sequence[_Job],
+    of_networks: Sequence[list[MapStatistics]],
+    started: datetime,
+    seconds: float,
+    pace: float | None,
+) -> None:
+    """Write and print what was found; what was found of a second network is compared with it."""
+    (model, info, preparation), statistics = jobs[0].network, of_networks[0]
+    described = jobs[0].images.described_once_read()
+    fields, unknown = _fields(model, preparation)
+    reports = []
+    for of_source in statistics:
+        # The period of a map is the stride of its layer, that of the output the network's.
+        source = of_source.source
+        field = fields.get(source.layer) if source else None
+        if field and source and field.output_size != source.feature_size:
+            field = None  # --to-spatial reads another grid
+        reports.append(
+            analyse_map(
+                of_source,
+                field,
+                None if field else total_stride(fields),
+                grouped_by_label=options.group is not None,
             )
-        record = {
-            **begun_record(options, started, info),
-            "seconds_for_maps": seconds,
-            "images": described,
-            "options": vars(options),
-            "receptive_fields_unknown": unknown,
-        }
-        sentences: list[str] = []
-        if other is not None:
-            sentences = _compared(options, statistics, network, other)
-            record["against"] = {"model": asdict(other.info), "sentences": sentences}
-        heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
-        names = [path.name for path in write_maps(stage, reports, record, heading)]
-    # A run that went on took its time for a part of the images alone.
-    pace = None if went_on else seconds / statistics[0].n_images
+        )
+    record = {
+        **begun_record(options, started, info),
+        "seconds_for_maps": seconds,
+        "images": described,
+        "options": vars(options),
+        "receptive_fields_unknown": unknown,
+    }
+    sentences: list[str] = []
+    if len(jobs) > 1:
+        sentences = _compared(options, jobs, of_networks)
+        record["against"] = {"model": asdict(jobs[1].network.info), "sentences": sentences}
+    heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
+    names = [path.name for path in write_maps(options.output, reports, record, heading)]
     for report in reports:
         print()
         print("\n".join(_lines(report, pace)))
@@ -113,19 +162,13 @@ def _fields(model: nn.Module, preparation: Preparation) -> tuple[dict[str, Recep
         return {}, f"{type(error).__name__}: {error}"
 
 
-def _maps(
-    options: argparse.Namespace, network: Network, *, keep_state: bool = True
-) -> tuple[list[MapStatistics], dict[str, Any]]:
-    """Return the maps of one network, and what is said of the images in the record."""
+def _job(options: argparse.Namespace, network: Network, *, keep_state: bool) -> _Job:
+    """Check all that can be checked before the images are run."""
     model, info, preparation = network
-    if len(set(options.layers)) < len(options.layers):
-        raise ValueError(f"--layers: expected different layers, got {' '.join(options.layers)}")
     sources = [_source(model, name, options) for name in options.layers]
+    refuse_same_files([name for name in options.layers if name != "last"])
     images = chosen_images(options, preparation)
     rank, world = rank_and_world()
-    if rank == 0:
-        count, source = images.described["count"], images.described["source"]
-        print(f"{info.name} ({info.weights}), {count} images from {source}")
     fast = not options.plain
     execution = Execution(fast, fast, fast, compile=options.compile, precision=options.precision)
     checkpoint = None
@@ -139,19 +182,9 @@ def _maps(
             "batch size": options.batch_size,
             "processes": world,
         }
-        checkpoint = StateFile(path, identity, options.state_interval)
-    with warnings.catch_warnings():
-        # The report says it, with the option that helps.
-        warnings.simplefilter("ignore", DependentImagesWarning)
-        statistics = SensitivityMaps(model, sources, options.rectify, execution).attribute(
-            images.loader,
-            tolerance=options.tolerance,
-            tolerance_of=options.tolerance_of,
-            show_progress=True,
-            checkpoint=checkpoint,
-            group=None if options.group is None else _GROUPS[options.group],
-        )
-    return statistics, images.described_once_read()
+        with naming(path="--state"):
+            checkpoint = StateFile(path, identity, options.state_interval)
+    return _Job(network, images, SensitivityMaps(model, sources, options.rectify, execution), checkpoint)
 
 
 def _source(model: nn.Module, name: str, options: argparse.Namespace) -> FeatureUnit | ModelOutput:
@@ -176,15 +209,14 @@ def _selected(word: str | None) -> int | str | None:
 
 
 def _compared(
-    options: argparse.Namespace, statistics: Sequence[MapStatistics], network: Network, other: Network
+    options: argparse.Namespace, jobs: Sequence[_Job], statistics: Sequence[list[MapStatistics]]
 ) -> list[str]:
     """Return what is to be said of the imbalance of two networks, map by map."""
-    info, against = network.info, other.info
-    if other.preparation != network.preparation:
+    info, against = (job.network.info for job in jobs)
+    if jobs[1].network.preparation != jobs[0].network.preparation:
         print(f"note: {against.name} wants its images prepared in another way than {info.name}")
-    others, _ = _maps(options, other, keep_state=False)
     sentences = []
-    for layer, mine, its in zip(options.layers, statistics, others, strict=True):
+    for layer, mine, its in zip(options.layers, *statistics, strict=True):
         for order in (1, 2):
             # With --tolerance each network stops when it is precise enough: then the images are not the same.
             comparison = compare_imbalance(mine, its, order, paired=mine.n_images == its.n_images)

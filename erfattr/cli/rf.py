@@ -9,6 +9,7 @@ from typing import Any
 
 from erfattr._model import find_layer
 from erfattr.cli._inputs import chosen_channels
+from erfattr.cli._memory import refuse_sides_beyond_memory
 from erfattr.models.loading import load_model
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.trace import receptive_fields
@@ -17,6 +18,7 @@ from erfattr.report.text_table import text_table
 
 def run(options: argparse.Namespace) -> None:
     """Print the fields, and what the trace has to note."""
+    refuse_sides_beyond_memory(options.size)
     # Fields depend on no weights: those of the demo network are the only ones that cost nothing.
     model, info = load_model(options.model, "none" if options.model != "demo" else None)
     channels = chosen_channels(options, model, info, options.size)

@@ -20,6 +20,7 @@ from erfattr.datasets.preprocessing import (
     resize_and_crop,
     standardize,
 )
+from erfattr.datasets.sealed_files import SealedFiles
 
 # torchvision.datasets.folder.IMG_EXTENSIONS, written out: importing it takes longer than all of this package.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -116,18 +117,28 @@ class ImageFiles(Dataset[Any]):
         index = {name: label for label, name in enumerate(self.classes)}
         self.paths = tuple(paths[i] for i in chosen)
         self.labels = tuple(index[owners[i][0]] for i in chosen) if self.classes else None
+        self._sealed: SealedFiles | None = None
 
     def __len__(self) -> int:
         """Return the number of files, unreadable ones among them."""
         return len(self.paths)
+
+    def seal(self) -> str:
+        """Read all files, and return the SHA-256 of their contents, one behind the other, as hex digits.
+
+        From then on an item whose file holds something else, or is gone, raises `ChangedFileError`.
+        """
+        self._sealed = SealedFiles(self.paths)
+        return self._sealed.sha256
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
         """Return image ``index``, (C, H, W), with its label if there are labels.
 
         Raises:
             UnreadableImageError: (a ``ValueError``) the file cannot be read.
+            ChangedFileError: (a ``ValueError``) the file was changed since `seal`.
         """
-        picture = read_image(self.paths[index], self.channels)
+        picture = read_image(self.paths[index], self.channels, self._sealed)
         image = standardize(resize_and_crop(picture, self.size, self.channels), self.mean, self.std)
         return image if self.labels is None else (image, self.labels[index])
 

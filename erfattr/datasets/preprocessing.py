@@ -7,6 +7,7 @@ channels are red, green, blue; one is their luma; the fourth is alpha, 1 where t
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from erfattr._checks import check_choice, check_positive_int, describe
+from erfattr.datasets.sealed_files import ChangedFileError, SealedFiles
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,18 +55,36 @@ def standardize(
     return (images.float() / 255 - shift) / scale
 
 
-def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+class _Content(io.BytesIO):
+    """The content of a file, which messages call by the name of the file."""
+
+    def __init__(self, content: bytes, path: str | Path) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __repr__(self) -> str:
+        return repr(str(self._path))
+
+
+def read_image(path: str | Path, channels: int = 3, sealed: SealedFiles | None = None) -> Image.Image:
     """Return the image in a file, upright (EXIF orientation applied), of 8 bits a channel.
 
     One channel is the luma of ITU-R BT.601, as Pillow computes it, and three are RGB, both with alpha laid
     on white; four are RGBA, opaque where the file has no alpha. Grey becomes RGB, 16-bit grey is scaled to 8
     bits, and of several frames the first is read.
 
+    Args:
+        path: The file.
+        channels: 1, 3 or 4.
+        sealed: The files of the run, where its content must be that of one of these.
+
     Raises:
         UnreadableImageError: (a ``ValueError``) the file is missing, damaged, cut short or no image.
+        ChangedFileError: (a ``ValueError``) it was changed since it was sealed.
     """
     try:
-        with Image.open(path) as file:
+        content = path if sealed is None else _Content(sealed.read(Path(path)), path)
+        with Image.open(content) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):
                 image = _eight_bits(image)
@@ -73,6 +93,8 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
                 if channels != 4:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return image.convert(MODES[channels])
+    except ChangedFileError:
+        raise
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         raise UnreadableImageError(str(path), f"{type(error).__name__}: {error}") from error
 

@@ -118,4 +118,11 @@ def _device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device: expected a torch device such as 'cpu', got {describe(device)}") from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: expected one that this machine has, got {str(device)!r} without CUDA")
+    try:
+        torch.zeros(1, device=target).item()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"device: expected one that this machine has and that computes, got {str(device)!r} ({reason})"
+        ) from error
     return target

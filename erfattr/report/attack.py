@@ -17,6 +17,7 @@ from torch import Tensor
 
 from erfattr._files import environment, write_json, writing
 from erfattr.report._map_image import OUTLINE
+from erfattr.report.figures import draw_figures
 
 _COLUMNS = 5
 _SHOWN_AT_MOST = 40
@@ -92,6 +93,8 @@ def write_attacks(
 ) -> list[Path]:
     """Write the adversarial images, the contact sheet and one JSON file, each whole or not at all.
 
+    The sheet comes last: if it cannot be drawn, it is left out with a `FigureWarning`.
+
     Args:
         folder: Where to; made if it is not there.
         images: At least one, each of another name.
@@ -126,11 +129,12 @@ def write_attacks(
         for image in successes:
             pixels = image.image.permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(stage / f"{image.name}_adversarial.png")
-        draw_attacks(images, heading).savefig(stage / "contact_sheet.png")
         result = {"record": record, "environment": environment(), "summary": summary, "images": described}
         write_json(stage / "result.json", result)
-        written = sorted(path.name for path in stage.iterdir())
-    return [Path(folder) / name for name in written]
+        written = [path.name for path in stage.iterdir()]
+    sheet = {"contact_sheet.png": lambda path: draw_attacks(images, heading).savefig(path)}
+    written += draw_figures(Path(folder), sheet)
+    return [Path(folder) / name for name in sorted(written)]
 
 
 def _draw(ax: Axes, attacked: AttackedImage) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from erfattr._files import environment, write_json, writing
 from erfattr.report._map_image import DIVERGING_CMAP, as_array, color_limits, draw_colorbar, draw_image
+from erfattr.report.figures import draw_figures
 from erfattr.report.map_plots import plot_map
 from erfattr.report.pixel_plots import plot_zoom, save_figure
 
@@ -108,6 +109,8 @@ def write_debiased(
 ) -> list[Path]:
     """Write attributions, map, figure and record; every file is whole or not there.
 
+    The figure comes last: if it cannot be drawn, it is left out with a `FigureWarning`.
+
     Args:
         folder: Where to; made if it is not there.
         images: At least one, each of another name.
@@ -143,7 +146,10 @@ def write_debiased(
         write_json(
             stage / "result.json", {"record": record, "environment": environment(), "images": described}
         )
-        # Last, since it takes longest: what cannot be written has been refused by now.
-        save_figure(draw_debiased(images, sensitivity_map, period, heading), stage / "debiased.png")
-        written = sorted(path.name for path in stage.iterdir())
-    return [Path(folder) / name for name in written]
+        written = [path.name for path in stage.iterdir()]
+
+    def draw(path: Path) -> None:
+        save_figure(draw_debiased(images, sensitivity_map, period, heading), path)
+
+    written += draw_figures(Path(folder), {"debiased.png": draw})
+    return [Path(folder) / name for name in sorted(written)]

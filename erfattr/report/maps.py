@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from erfattr._files import environment, write_json, writing
 from erfattr.metrics.statistics import MapSource
+from erfattr.report.figures import draw_figures
 from erfattr.report.map_plots import plot_map, plot_map_row
 from erfattr.report.map_report import MapReport
 from erfattr.report.pixel_plots import plot_zoom, save_figure
@@ -66,7 +68,30 @@ def draw_maps(reports: Sequence[MapReport], heading: str | None = None) -> Figur
 
 def file_stem(source: MapSource) -> str:
     """Return the name under which a map is written: its layer's, with what file systems dislike replaced."""
-    return re.sub(r"[^\w.-]+", "_", source.layer) or "model"
+    return _stem(source.layer)
+
+
+def _stem(layer: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", layer) or "model"
+
+
+def refuse_same_files(layers: Sequence[str]) -> None:
+    """Raise unless every map of these layers has files of its own.
+
+    Raises:
+        ValueError: two would be written to one file.
+    """
+    owners = {"maps.png": "the figure of all maps", "result.json": "the record"}
+    for layer in layers:
+        stem = _stem(layer)
+        for name in (f"{stem}.npy", f"{stem}_standard_error.npy", f"{stem}.png"):
+            # Some file systems do not tell capitals.
+            if name.lower() in owners:
+                raise ValueError(
+                    f"layers: expected ones whose files have different names, but {name} of {layer!r} would "
+                    f"be that of {owners[name.lower()]}"
+                )
+            owners[name.lower()] = repr(layer)
 
 
 def write_maps(
@@ -77,7 +102,8 @@ def write_maps(
 ) -> list[Path]:
     """Write maps, figures and one JSON file.
 
-    Every file is written beside its place and then renamed, so a file that is there is whole.
+    Every file is written beside its place and then renamed, so a file that is there is whole. The figures
+    come last: one that cannot be drawn is left out with a `FigureWarning`.
 
     Args:
         folder: Where to; made if it is not there.
@@ -91,11 +117,12 @@ def write_maps(
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: no report, or two of one layer.
+        ValueError: no report, or two whose files would have one name.
     """
+    if not reports:
+        raise ValueError("reports: expected reports of different layers, got none")
+    refuse_same_files([report.source.layer for report in reports])
     stems = [file_stem(report.source) for report in reports]
-    if not reports or len(set(stems)) < len(stems):
-        raise ValueError(f"reports: expected reports of different layers, got {stems or 'none'}")
     with writing(folder) as stage:
         for stem, report in zip(stems, reports, strict=True):
             np.save(stage / f"{stem}.npy", report.statistics.mean.numpy())
@@ -104,11 +131,16 @@ def write_maps(
             "record": record,
             "environment": environment(),
             "maps": {stem: report.numbers() for stem, report in zip(stems, reports, strict=True)},
+            "sha256_of_files": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
+            },
         }
         write_json(stage / "result.json", result)
-        # Last, since it takes longest: what cannot be written has been refused by now.
-        for stem, report in zip(stems, reports, strict=True):
-            save_figure(draw_map(report, heading), stage / f"{stem}.png")
-        save_figure(draw_maps(reports, heading), stage / "maps.png")
-        names = sorted(path.name for path in stage.iterdir())
-    return [Path(folder) / name for name in names]
+        names = [path.name for path in stage.iterdir()]
+    figures: dict[str, Callable[[Path], None]] = {
+        f"{stem}.png": lambda path, report=report: save_figure(draw_map(report, heading), path)  # type: ignore[misc]
+        for stem, report in zip(stems, reports, strict=True)
+    }
+    figures["maps.png"] = lambda path: save_figure(draw_maps(reports, heading), path)
+    names += draw_figures(Path(folder), figures)
+    return [Path(folder) / name for name in sorted(names)]

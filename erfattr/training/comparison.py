@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._checks import check_positive_int, describe
-from erfattr._files import environment, plain, write_json, writing
+from erfattr._files import environment, plain, read_sealed_json, write_json, write_sealed_json, writing
 from erfattr._model import weights_hash
 from erfattr._processes import is_first_process
 from erfattr.remedies.variants import make_variant
+from erfattr.report.figures import draw_figures
 from erfattr.report.text_table import text_table
 from erfattr.training.data import TrainingImages
 from erfattr.training.hardware import Hardware
@@ -29,6 +30,7 @@ from erfattr.training.tasks import task_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_BEFORE, _AFTER = "pixel_use_before.json", "pixel_use_after.json"
 # Differences that differ by less than this share of the values are equal.
 _ROUNDING = 1e-12
 
@@ -278,6 +280,16 @@ def compare_training(
     parameters = {name: _parameters(make_variant(name, original, seeds[0])) for name in variants}
     with writing(folder) as stage:
         maps = images.maps(n_map_images)
+        # What cannot be measured shows before anything is trained.
+        first = {
+            name: _measured(
+                _run_folder(folder, name, seeds[0]) / _BEFORE,
+                make_variant(name, original, seeds[0]),
+                maps,
+                device,
+            )
+            for name in variants
+        }
         runs: dict[str, list[TrainingRun]] = {name: [] for name in variants}
         before: dict[str, list[PixelUse]] = {name: [] for name in variants}
         after: dict[str, list[PixelUse]] = {name: [] for name in variants}
@@ -285,7 +297,7 @@ def compare_training(
             data = images.prepared(seed)
             original = build(seed)
             for name in variants:
-                run_folder = Path(folder) / name / f"seed-{seed}"
+                run_folder = _run_folder(folder, name, seed)
                 model = make_variant(name, original, seed)
                 run = train(
                     model,
@@ -297,8 +309,9 @@ def compare_training(
                     show_progress=show_progress,
                 )
                 runs[name].append(run)
-                before[name].append(_measured(run_folder / "pixel_use_before.json", model, maps, device))
-                after[name].append(_measured(run_folder / "pixel_use_after.json", run.model, maps, device))
+                known = first[name] if seed == seeds[0] else None
+                before[name].append(_kept(run_folder / _BEFORE, model, maps, device, known))
+                after[name].append(_kept(run_folder / _AFTER, run.model, maps, device))
                 if progress is not None:
                     progress(name, run)
         comparison = TrainingComparison(
@@ -314,7 +327,8 @@ def compare_training(
         if is_first_process():
             record = {**comparison.numbers(), "hardware": hardware, "environment": environment()}
             write_json(stage / "comparison.json", record)
-            comparison.draw().savefig(stage / "curves.png")
+    if is_first_process():
+        draw_figures(Path(folder), {"curves.png": lambda path: comparison.draw().savefig(path)})
     return comparison
 
 
@@ -332,16 +346,33 @@ def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def _run_folder(folder: str | Path, name: str, seed: int) -> Path:
+    return Path(folder) / name / f"seed-{seed}"
+
+
+def _identity(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    content = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    return {"weights": weights_hash(model), "images": list(images.shape), "sha256_of_images": content}
+
+
 def _measured(path: Path, model: nn.Module, images: Tensor, device: str) -> PixelUse:
-    """Read the pixel use from its file, or measure it and write it there."""
-    identity = {"weights": weights_hash(model), "images": list(images.shape)}
+    """Read the pixel use from its file, or measure it."""
+    identity = _identity(model, images)
     if path.exists():
         # What cannot be read is measured again.
         with suppress(ValueError, KeyError, TypeError):
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = read_sealed_json(path)
             if saved["identity"] == identity:
                 return PixelUse.from_numbers(saved["pixel_use"])
     use = measure_pixel_use(model.to(device), images)
     model.cpu()
-    write_json(path, {"identity": identity, "pixel_use": use})
+    return use
+
+
+def _kept(
+    path: Path, model: nn.Module, images: Tensor, device: str, known: PixelUse | None = None
+) -> PixelUse:
+    """Return the pixel use, and write it to its file."""
+    use = _measured(path, model, images, device) if known is None else known
+    write_sealed_json(path, {"identity": _identity(model, images), "pixel_use": use})
     return use

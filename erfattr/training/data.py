@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from erfattr.datasets.augmented_images import AugmentedDataset
 from erfattr.datasets.image_files import ImageFiles
 from erfattr.datasets.preprocessing import read_image, resize_and_crop
+from erfattr.datasets.sealed_files import SealedFiles
 from erfattr.training.recipes import Augmentation, Recipe
 from erfattr.training.tasks import task_of
 
@@ -102,10 +104,18 @@ class ImageSource:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
 
-    @property
+    @cached_property
+    def sealed(self) -> SealedFiles:
+        """The contents of the files, as they are when they are first asked for."""
+        return SealedFiles(self.paths)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the names and labels, by which a resumed run knows its images again."""
-        listed = "\n".join(f"{name} {label}" for name, label in zip(self.names, self.labels, strict=True))
+        """SHA-256 of names, labels and contents, by which a resumed run knows its images again."""
+        listed = "\n".join(
+            f"{name} {label} {self.sealed.digest(path)}"
+            for name, label, path in zip(self.names, self.labels, self.paths, strict=True)
+        )
         return _digest(listed)
 
 
@@ -205,7 +215,10 @@ class TrainingImages:
         if recipe.stored_size is None:
             self._images = _Files(source)
         else:
-            stored = [resize_and_crop(read_image(path), recipe.stored_size) for path in source.paths]
+            stored = [
+                resize_and_crop(read_image(path, sealed=source.sealed), recipe.stored_size)
+                for path in source.paths
+            ]
             self._images = TensorDataset(torch.stack(stored), torch.tensor(source.labels))
 
     def prepared(self, seed: int) -> TrainingData:
@@ -254,4 +267,5 @@ class _Files(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        return pil_to_tensor(read_image(self.source.paths[index])), self.source.labels[index]
+        picture = read_image(self.source.paths[index], sealed=self.source.sealed)
+        return pil_to_tensor(picture), self.source.labels[index]

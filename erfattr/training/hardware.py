@@ -5,6 +5,7 @@ Importing this module imports no torch: the command line offers the words in its
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,6 +14,9 @@ from erfattr._checks import check_bool, check_choice, check_non_negative_int, ch
 ACCELERATORS = ("auto", "cpu", "gpu")
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# More than so many only wait for each other.
+_WORKERS_PER_PROCESSOR = 16
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,21 @@ class Hardware:
         check_choice("precision", self.precision, PRECISIONS)
         check_non_negative_int("num_workers", self.num_workers)
         check_bool("resident", self.resident)
+
+    def check_available(self) -> None:
+        """Raise unless this machine has it, before anything long begins.
+
+        Raises:
+            ValueError: there is no GPU, or there are too few; far more processes than processors.
+        """
+        import torch
+
+        most = _WORKERS_PER_PROCESSOR * (os.cpu_count() or 1)
+        if self.num_workers > most:
+            raise ValueError(f"num_workers: expected at most {most} on this machine, got {self.num_workers}")
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        has_mps = torch.backends.mps.is_available()
+        if self.accelerator == "gpu" and not gpus and not has_mps:
+            raise ValueError("accelerator: expected one that this machine has, got 'gpu' without a GPU")
+        if self.accelerator != "cpu" and gpus and self.devices > gpus:
+            raise ValueError(f"devices: expected at most this machine's {gpus} GPUs, got {self.devices}")

@@ -5,11 +5,14 @@ Importing this module imports no torch: the command line lists the recipes in it
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from erfattr._checks import check_positive_int, describe, suggest
+from erfattr._checks import check_bool, describe, suggest
 from erfattr.datasets.colors import BLACK, RED, Color
+from erfattr.training._settings import check_colors, check_count, check_number, check_side
 from erfattr.training.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -32,6 +35,25 @@ class Augmentation:
     rotation: float = 0.0
     jitter: float = 0.0
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resized_crop is not None:
+            check_side("augmentation: resized_crop", self.resized_crop)
+        check_number(
+            "augmentation: rotation", self.rotation, "degrees from 0 to 180", lambda value: 0 <= value <= 180
+        )
+        check_number("augmentation: jitter", self.jitter, "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        check_bool("augmentation: flip", self.flip)
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> Augmentation:
+        """Return the augmentation that a dict describes, or one that is one already."""
+        if isinstance(settings, cls):
+            return settings
+        known = [field.name for field in fields(cls)]
+        if not isinstance(settings, Mapping) or not set(settings) <= set(known):
+            raise ValueError(f"augmentation: expected any of {', '.join(known)}, got {describe(settings)}")
+        return cls(**settings)
 
     def transform(self, size: int) -> v2.Transform:
         """Return it as a transform of tensors (3, H, W) to (3, ``size``, ``size``)."""
@@ -88,6 +110,10 @@ class Recipe:
             ``None``: never.
         map_size: Side of the images that sensitivity maps are computed over, at least three strides of the
             network for a phase profile.
+
+    Raises:
+        TypeError: a field is of the wrong type.
+        ValueError: a field is out of its range; the message names it.
     """
 
     name: str
@@ -108,15 +134,30 @@ class Recipe:
     map_size: int = 224
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "size", "batch_size", "object_size", "map_size", "looks"):
-            check_positive_int(name, getattr(self, name))
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"name: expected a text, got {describe(self.name)}")
         if not isinstance(self.task, str) or self.task not in TASKS:
             raise ValueError(f"task: expected {' or '.join(map(repr, TASKS))}, got {describe(self.task)}")
+        for name in ("epochs", "batch_size", "looks"):
+            check_count(name, getattr(self, name), 1)
+        for name in ("size", "object_size", "map_size"):
+            check_side(name, getattr(self, name))
+        if self.stored_size is not None:
+            check_side("stored_size", self.stored_size)
+        if self.stop_after is not None:
+            check_count("stop_after", self.stop_after, 0)
+        check_number(
+            "learning_rate", self.learning_rate, "a positive number", lambda value: 0 < value < math.inf
+        )
+        check_number("momentum", self.momentum, "a number in [0, 1)", lambda value: 0 <= value < 1)
+        check_number(
+            "weight_decay", self.weight_decay, "a number of at least 0", lambda value: 0 <= value < math.inf
+        )
+        check_number("target", self.target, "a percentage between 0 and 100", lambda value: 0 < value < 100)
+        if not isinstance(self.augmentation, Augmentation):
+            raise TypeError(f"augmentation: expected an Augmentation, got {describe(self.augmentation)}")
+        check_colors(self.colors)
         TASKS[self.task](self)  # which checks what it needs of the recipe
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
-        if not 0 < self.target < 100:
-            raise ValueError(f"target: expected a percentage between 0 and 100, got {self.target}")
 
     def numbers(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
@@ -177,7 +218,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str, **changes: Any) -> Recipe:
+def find_recipe(name: str, /, **changes: Any) -> Recipe:
     """Return the recipe of this name, with some of its fields changed.
 
     Args:
@@ -203,8 +244,15 @@ def find_recipe(name: str, **changes: Any) -> Recipe:
     known = [field.name for field in fields(Recipe)]
     for field in changes:
         if field not in known:
-            raise ValueError(f"recipe: expected fields of Recipe, got {field!r}{suggest(field, known)}")
+            raise ValueError(f"changes: expected fields of Recipe, got {field!r}{suggest(field, known)}")
     if not changes:
         return RECIPES[name]
+    # As JSON has them.
+    if "augmentation" in changes:
+        changes["augmentation"] = Augmentation.from_settings(changes["augmentation"])
+    if isinstance(changes.get("colors"), list):
+        changes["colors"] = tuple(
+            tuple(color) if isinstance(color, list) else color for color in changes["colors"]
+        )
     said = ", ".join([name, *(f"{field.replace('_', ' ')} {value}" for field, value in changes.items())])
     return replace(RECIPES[name], **{"name": said, **changes})

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 
 from erfattr._checks import check_non_negative_int, describe
-from erfattr._files import StateFile, environment, plain, write_json, writing
+from erfattr._files import (
+    StateFile,
+    environment,
+    make_folder,
+    plain,
+    read_sealed_json,
+    write_sealed_json,
+    writing,
+)
 from erfattr._model import untouched, weights_hash
 from erfattr._processes import is_first_process
 from erfattr.training.data import TrainingData
@@ -104,6 +109,7 @@ def train(
             raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}")
     check_non_negative_int("seed", seed)
     hardware = Hardware() if hardware is None else hardware
+    hardware.check_available()
     try:
         from erfattr.training import _fitting as fitting
     except ImportError as error:
@@ -112,7 +118,7 @@ def train(
         ) from error
     _check_fit(model, recipe, data, hardware)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     identity = _identity(model, recipe, data, seed, hardware)
     run = StateFile(folder / "run.pt", identity)
     begun = run.load() is not None
@@ -143,7 +149,7 @@ def train(
             torch.save(model.state_dict(), stage / "weights.pt")
             record = {**result.numbers(), "weights_sha256": weights_hash(model), "run": identity}
             record |= {"hardware": hardware, "environment": environment()}
-            write_json(stage / "result.json", record)
+            write_sealed_json(stage / "result.json", record)
     return result
 
 
@@ -186,10 +192,9 @@ def _identity(
 
 def _finished(folder: Path, model: nn.Module, recipe: Recipe, seed: int) -> TrainingRun:
     try:
-        numbers: Mapping[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        numbers = read_sealed_json(folder / "result.json")
         model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-        # Runs of before this was written down have none.
-        if weights_hash(model) != numbers.get("weights_sha256", weights_hash(model)):
+        if weights_hash(model) != numbers["weights_sha256"]:
             raise ValueError("weights.pt does not fit the SHA-256 in result.json")
         return TrainingRun(
             recipe=recipe,
@@ -200,7 +205,7 @@ def _finished(folder: Path, model: nn.Module, recipe: Recipe, seed: int) -> Trai
             epochs_to_target=numbers["epochs_to_target"],
             model=model.cpu().eval(),
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"folder: the finished run in {str(folder)!r} is damaged ({type(error).__name__}: {reason}); "

@@ -115,8 +115,8 @@ def test_class_to_reach_several_pixels_and_a_map_from_a_file(folder: Path, tmp_p
         (("--reach", 500), "--reach: expected classes from 0 to 100, got 500"),
         (("--target", "label"), '--target: "label" needs a folder of images'),
         (("--map", "missing.npy"), "--map: there is no file missing.npy"),
-        (("--fraction", 0.0001), "fraction: expected at least one of 1024 pixels, got 0.0001"),
-        (("--model", "resnet1"), "name: expected 'demo'"),
+        (("--fraction", 0.0001), "--fraction: expected at least one of 1024 pixels, got 0.0001"),
+        (("--model", "resnet1"), "--model: expected 'demo'"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_leaves_nothing(

@@ -32,7 +32,8 @@ from erfattr.cli import main
 class Finder:
     def find_spec(name, path, target=None):
         if name == "torch":
-            sys.exit(os.environ.get("OMP_WAIT_POLICY", "not set"))
+            print(os.environ.get("OMP_WAIT_POLICY", "not set"), file=sys.stderr, flush=True)
+            os._exit(0)
 sys.meta_path.insert(0, Finder)
 main()
 """

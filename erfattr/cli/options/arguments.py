@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 _SEVERAL = ("--size", "--mean", "--std")
+# What 64 bits hold, as torch counts.
+_LARGEST = 2**63 - 1
 
 
 def positive(text: str) -> int:
     """Read a positive integer."""
+    return _integer(text, 1, "a positive integer")
+
+
+def not_negative(text: str) -> int:
+    """Read an integer of at least 0."""
+    return _integer(text, 0, "an integer of at least 0")
+
+
+def random_seed(text: str) -> int:
+    """Read a seed, as every generator of random numbers takes it."""
+    return _integer(text, 0, "an integer from 0 to 2^63 - 1")
+
+
+def _integer(text: str, lowest: int, expected: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise ArgumentTypeError(f"expected a positive integer, got {text!r}")
+        value = lowest - 1
+    if not lowest <= value <= _LARGEST:
+        raise ArgumentTypeError(f"expected {expected}, got {text!r}")
     return value
+
+
+def word(text: str) -> str:
+    """Read a name, a path or another word that says something."""
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"expected a word, got {text!r}")
+    return text
+
+
+def file(text: str) -> Path:
+    """Read the path of a file or a folder; an empty one would be the working folder."""
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"expected a path, got {text!r}")
+    return Path(text)
 
 
 def pair(text: str) -> tuple[int, int]:
@@ -107,9 +139,20 @@ def index_or(*words: str) -> Callable[[str], str | int]:
     """Return a type that reads one of these words, or the index of a class."""
 
     def read(text: str) -> str | int:
-        try:
-            return text if text in words else int(text)
-        except ValueError:
-            raise ArgumentTypeError(f"expected {', '.join(words)} or an index, got {text!r}") from None
+        return text if text in words else _integer(text, 0, f"{', '.join(words)} or an index")
 
     return read
+
+
+def needs(options: Namespace, default: Callable[[str], Any], name: str, met: bool, condition: str) -> None:
+    """Raise where an option was given that has no effect: ``condition`` is what it is ``met`` by."""
+    value = getattr(options, name)
+    if not met and value != default(name):
+        raise ArgumentTypeError(f"--{name.replace('_', '-')}: expected only with {condition}, got {value!s}")
+
+
+def is_share(options: Namespace, name: str) -> None:
+    """Raise unless an option that was given is a number in (0, 1]."""
+    value = getattr(options, name)
+    if value is not None and not 0 < value <= 1:
+        raise ArgumentTypeError(f"--{name.replace('_', '-')}: expected a number in (0, 1], got {value}")

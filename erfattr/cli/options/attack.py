@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
+from collections.abc import Callable
 from typing import Any
 
-from erfattr.cli.options.arguments import positive
+from erfattr.cli.options.arguments import file, is_share, needs, not_negative, positive
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 
@@ -38,7 +39,11 @@ def add(commands: Any) -> None:
         "answer is another one already are not attacked",
     )
     parser.add_argument(
-        "--reach", type=int, default=None, metavar="INDEX", help="reach this class instead of leaving one"
+        "--reach",
+        type=not_negative,
+        default=None,
+        metavar="INDEX",
+        help="reach this class instead of leaving one",
     )
     parser.add_argument(
         "--pixels", type=positive, default=1, metavar="N", help="change so many pixels of each image"
@@ -58,7 +63,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--map",
-        type=Path,
+        type=file,
         default=None,
         metavar="FILE",
         help="read the map of --aim strong from there: an NPY file that erfattr map wrote (default: measure "
@@ -78,3 +83,15 @@ def add(commands: Any) -> None:
         metavar="N",
         help="breed so many generations after the first; the paper: 100",
     )
+
+
+def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse what has no effect, and a class to leave where one is to be reached."""
+    is_share(options, "fraction")
+    if options.reach is not None and options.target == "label":
+        raise argparse.ArgumentTypeError(
+            "--reach: expected without --target label, since a class is reached and none left"
+        )
+    for name in ("map", "fraction"):
+        needs(options, default, name, options.aim == "strong", "--aim strong")
+    needs(options, default, "strict", options.images != "embedded", "a folder of --images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from erfattr.cli.options.arguments import positive
+from erfattr.cli.options.arguments import file, positive, random_seed, word
 from erfattr.cli.options.groups import HelpFormatter, training_options
 from erfattr.remedies.variants import VARIANTS
 
@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--variants",
+        type=word,
         nargs="+",
         default=None,
         metavar="VARIANT",
@@ -35,14 +36,18 @@ def add(commands: Any) -> None:
         "--seeds", type=positive, default=5, metavar="N", help="train each with so many seeds, 2 or more"
     )
     parser.add_argument(
-        "--first-seed", type=int, default=0, metavar="N", help="begin with this seed; the others follow it"
+        "--first-seed",
+        type=random_seed,
+        default=0,
+        metavar="N",
+        help="begin with this seed; the others follow it",
     )
     parser.add_argument(
         "--map-images", type=positive, default=256, metavar="N", help="compute maps over so many test images"
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file,
         default=Path("erfattr-comparison"),
         metavar="FOLDER",
         help="write the results to this folder",

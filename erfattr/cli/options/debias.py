@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from erfattr._checks import Mode
-from erfattr.cli.options.arguments import index_or, positive
+from erfattr.cli.options.arguments import file, index_or, is_share, needs, positive
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 Method = Literal["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "image",
         nargs="*",
-        type=Path,
+        type=file,
         default=[],
         metavar="IMAGE",
         help=f"explain these image files (default: {EMBEDDED} photographs inside scikit-image)",
@@ -77,9 +78,19 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--map",
-        type=Path,
+        type=file,
         default=None,
         metavar="FILE",
         help="read the map from there: calibration.pt of an earlier run, or an NPY file that erfattr map "
         "wrote (default: measure it)",
     )
+
+
+def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse what has no effect."""
+    is_share(options, "epsilon")
+    sampled = ("integrated-gradients", "smoothgrad")
+    needs(options, default, "samples", options.method in sampled, f"--method {' or '.join(sampled)}")
+    needs(options, default, "period", options.mode != "global", "--mode phase or local")
+    needs(options, default, "images", options.map is None, "a map that is measured, not with --map")
+    needs(options, default, "strict", options.images != "embedded", "a folder of --images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from erfattr.cli.options.arguments import numbers, positive, size
+from erfattr.cli.options.arguments import file, not_negative, numbers, positive, random_seed, size, word
 from erfattr.training.hardware import ACCELERATORS, PRECISIONS
 from erfattr.training.recipes import RECIPES
 
@@ -31,8 +31,8 @@ def model_options(
     """Return the parent with ``--model`` and ``--weights``."""
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("model")
-    group.add_argument("--model", default="demo", help=MODEL_HELP)
-    group.add_argument("--weights", default=None, help=weights_help)
+    group.add_argument("--model", type=word, default="demo", help=MODEL_HELP)
+    group.add_argument("--weights", type=word, default=None, help=weights_help)
     return parent
 
 
@@ -42,6 +42,7 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
     group = parent.add_argument_group(title)
     group.add_argument(
         "--images",
+        type=word,
         default="embedded",
         metavar="FOLDER|embedded",
         help="a folder of images, searched with its subfolders, or embedded: crops of the photographs inside "
@@ -106,11 +107,13 @@ def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images"
         metavar="N",
         help=f"run {batch} a forward pass",
     )
-    group.add_argument("--device", default="cpu", help="compute on this torch device, such as cpu or cuda")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help=f"seed of {seed}")
+    group.add_argument(
+        "--device", type=word, default="cpu", help="compute on this torch device, such as cpu or cuda"
+    )
+    group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
     group.add_argument(
         "--output",
-        type=Path,
+        type=file,
         default=Path("erfattr-output"),
         metavar="FOLDER",
         help="write the results to this folder",
@@ -130,10 +133,13 @@ def training_options() -> argparse.ArgumentParser:
         ],
     )
     recipe = parent.add_argument_group("recipe")
-    recipe.add_argument("--recipe", required=True, help=f"follow one of these: {_recipes_in_words()}")
+    recipe.add_argument(
+        "--recipe", type=word, required=True, help=f"follow one of these: {_recipes_in_words()}"
+    )
     recipe.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FIELD=VALUE",
         help="change fields of the recipe, such as epochs=5 learning_rate=0.02 (default: none)",
@@ -141,6 +147,7 @@ def training_options() -> argparse.ArgumentParser:
     images = parent.add_argument_group("images")
     images.add_argument(
         "--data",
+        type=word,
         required=True,
         metavar="FOLDER",
         help="read images from there: a subfolder for each class, or the root of torchvision's Caltech101",
@@ -149,7 +156,7 @@ def training_options() -> argparse.ArgumentParser:
         "--download", action="store_true", help="download Caltech-101 to --data if it is missing"
     )
     images.add_argument(
-        "--split-seed", type=int, default=0, metavar="N", help="seed of the split 70 : 15 : 15"
+        "--split-seed", type=random_seed, default=0, metavar="N", help="seed of the split 70 : 15 : 15"
     )
     hardware = parent.add_argument_group("hardware")
     hardware.add_argument(
@@ -167,7 +174,7 @@ def training_options() -> argparse.ArgumentParser:
     )
     hardware.add_argument(
         "--workers",
-        type=int,
+        type=not_negative,
         default=0,
         metavar="N",
         help="prepare images in so many processes for each device",

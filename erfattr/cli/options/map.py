@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
+from collections.abc import Callable
 from typing import Any, get_args
 
 from erfattr._checks import Precision, Rectify, ToleranceOf
-from erfattr.cli.options.arguments import index_or, layout, positive, unit
+from erfattr.cli.options.arguments import file, index_or, is_share, layout, needs, positive, unit, word
 from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
 
 
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--layers",
+        type=word,
         nargs="+",
         default=["last", "output"],
         metavar="LAYER",
@@ -50,6 +52,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--select",
+        type=word,
         default=None,
         metavar="INDEX|KEY",
         help="take this tensor of the named layers and of the output, which give several; a key of digits "
@@ -99,7 +102,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--state",
-        type=Path,
+        type=file,
         default=None,
         metavar="FILE",
         help="save the state there as the run goes on, and continue from it when started again",
@@ -109,10 +112,28 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--against",
+        type=word,
         default=None,
         metavar="MODEL",
         help="map this network too, and compare the imbalance of both",
     )
     parser.add_argument(
-        "--against-weights", default=None, metavar="WEIGHTS", help="take these weights for it"
+        "--against-weights", type=word, default=None, metavar="WEIGHTS", help="take these weights for it"
     )
+
+
+def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse what has no effect, and layers named twice."""
+    is_share(options, "tolerance")
+    layers = options.layers
+    if len(set(layers)) < len(layers):
+        raise argparse.ArgumentTypeError(f"--layers: expected different layers, got {' '.join(layers)}")
+    of_features = set(layers) != {"output"}
+    needs(options, default, "against_weights", options.against is not None, "--against")
+    needs(options, default, "state_interval", options.state is not None, "--state")
+    needs(options, default, "tolerance_of", options.tolerance is not None, "--tolerance")
+    needs(options, default, "target", "output" in layers, "output among --layers")
+    needs(options, default, "unit", of_features, "another layer than output among --layers")
+    needs(options, default, "to_spatial", of_features, "another layer than output among --layers")
+    needs(options, default, "select", set(layers) != {"last"}, "output or a name among --layers")
+    needs(options, default, "strict", options.images != "embedded", "a folder of --images")

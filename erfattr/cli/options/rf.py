@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erfattr.cli.options.arguments import positive, size
+from erfattr.cli.options.arguments import positive, size, word
 from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter
 
 
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "padding does.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("model", type=word, help=MODEL_HELP)
     parser.add_argument(
         "--size",
         type=size,
@@ -33,5 +33,5 @@ def add(commands: Any) -> None:
         metavar="C",
         help="let the image have so many channels (default: what the model takes)",
     )
-    parser.add_argument("--layer", default=None, help="print only this layer")
+    parser.add_argument("--layer", type=word, default=None, help="print only this layer")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

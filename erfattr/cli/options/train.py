@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from erfattr.cli.options.arguments import file, random_seed, word
 from erfattr.cli.options.groups import HelpFormatter, training_options
 from erfattr.remedies.variants import VARIANTS
 
@@ -21,16 +22,21 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--variant",
+        type=word,
         default="original",
         help="train this variant. "
         + "; ".join(f"{name}: {variant.description}" for name, variant in VARIANTS.items()),
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of weights drawn anew and of the training"
+        "--seed",
+        type=random_seed,
+        default=0,
+        metavar="N",
+        help="seed of weights drawn anew and of the training",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file,
         default=Path("erfattr-training"),
         metavar="FOLDER",
         help="write the run to this folder",
