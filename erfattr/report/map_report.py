@@ -202,7 +202,7 @@ def analyse_map(
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     orders = (1, 2) if grouped and positive else ()
     corrected = {f"L{order}": corrected_imbalance(statistics, order) for order in orders}
-    error = relative_error(statistics)
+    of_pixels = relative_error(statistics)
     found = None if grouped_by_label else dependence(statistics)
     return MapReport(
         statistics=statistics,
@@ -224,11 +224,11 @@ def analyse_map(
         weak=weak,
         dead=dead,
         dependence="" if found is None else found.warning.removeprefix("inputs: "),
-        relative_error=error,
+        relative_error=of_pixels,
         images_needed={
             of: images_for(known, statistics.n_images, WANTED)
             for of, known in (
-                ("pixels", error),
+                ("pixels", of_pixels),
                 *(
                     (name, relative_error_of_index(index))
                     for name, index in corrected.items()
