@@ -54,6 +54,11 @@ from .robust.pixel_attacks import OnePixelAttack as OnePixelAttack
 from .robust.pixel_attacks import RandomPixelAttack as RandomPixelAttack
 from .robust.pixel_attacks import StrongPixelAttack as StrongPixelAttack
 from .robust.pixel_trials import PixelAttackReport as PixelAttackReport
+from .tiling.plan import Tiling as Tiling
+from .tiling.stitching import TilingError as TilingError
+from .tiling.stitching import stitch as stitch
+from .tiling.stitching import tiling_error as tiling_error
+from .tiling.suggest import suggest_tiling as suggest_tiling
 
 __version__: str
 __all__: list[str]

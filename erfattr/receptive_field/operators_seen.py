@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -93,10 +93,10 @@ def operators_seen(
             depends on the image; the model cannot be run without data.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2), nn.GroupNorm(2, 4), nn.Upsample(scale_factor=2))
+        >>> model = nn.Sequential(nn.AvgPool2d(2), nn.GroupNorm(1, 3), nn.Upsample(scale_factor=2))
         >>> seen = operators_seen(model, 16)
         >>> seen.period, [str(operator) for operator in seen.mixing]
-        ((2, 2), ["native_group_norm in '2' (GroupNorm)"])
+        ((2, 2), ["native_group_norm in '1' (GroupNorm)"])
     """
     size = check_arguments(model, input_size, in_channels)
     seeing = _Seeing(model, layer)
@@ -205,7 +205,16 @@ class _Seeing(Tracing):
             self._size_bound.setdefault(layer, here)
         # The first output is the result; those behind it are what the backward pass wants (means, indices).
         if layer not in self._mixing and found and _has_mixed(found[0]) and call.name != "copy":
-            alone = results(replace(call, known=lambda tensor: _unmixed(self[tensor])))
+            alone = results(
+                Call(
+                    call.func,
+                    call.name,
+                    call.bound,
+                    call.tensors,
+                    call.outputs,
+                    lambda tensor: _unmixed(self[tensor]),
+                )
+            )
             if _has_mixed(alone[0]):
                 self._mixing[layer] = here
         return found

@@ -64,7 +64,7 @@ def output_of(network: Dense, images: Tensor) -> Tensor:
         ValueError: the output is not (N, C, H, W).
     """
     device, dtype = device_and_dtype(network)
-    output = network(images.to(device or images.device, dtype or images.dtype))
+    output: Tensor = network(images.to(device or images.device, dtype or images.dtype))
     if output.ndim != 4 or len(output) != len(images):
         raise ValueError(
             f"model: expected an output with positions (N, C, H, W), got shape {tuple(output.shape)}; "

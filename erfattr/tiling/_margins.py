@@ -53,10 +53,16 @@ def margins(field: ReceptiveField, axis: int, period: int, step: int, *, mixed: 
     after = max(0, *(own[index][1] - period + 1 for index in counted))
     word = ("rows", "columns")[axis]
     drifting = any(
-        own[index] != own[index + step] for index in free if index + step < count and index + step in set(free)
+        own[index] != own[index + step]
+        for index in free
+        if index + step < count and index + step in set(free)
     )
     if drifting:
-        return Margins(before, after, f"its {word} do not repeat after {period} pixels on an image of {length}")
+        return Margins(
+            before, after, f"its {word} do not repeat after {period} pixels on an image of {length}"
+        )
     if not mixed and any(-first > before or last - period + 1 > after for first, last in inside):
-        return Margins(before, after, f"units at the border read {word} from far inside the image or its other side")
+        return Margins(
+            before, after, f"units at the border read {word} from far inside the image or its other side"
+        )
     return Margins(before, after, "")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from erfattr._checks import as_int, describe, is_int
 from erfattr._model import attributes_kept, buffers_kept, untouched
 from erfattr.tiling._dense import Dense, dense, output_of
-from erfattr.tiling.suggest import Tiling
-from erfattr.tiling.tiles import Tile
+from erfattr.tiling._tiles import Tile
+from erfattr.tiling.plan import Tiling
 
 
 class TilingError(NamedTuple):
@@ -38,7 +38,7 @@ def stitch(
     """Run a network on tiles of images, and put together what is right of each.
 
     The network never sees more than one tile, so memory is that of a tile, the images and the output; both
-    may be files (``torch.from_numpy(numpy.memmap(...))``). Tiles go to the network's device and dtype one by one.
+    may be files (``torch.from_numpy(numpy.memmap(...))``). Tiles go to the network's device one by one.
 
     Args:
         model: The network that ``tiling`` was made for; run in evaluation mode, and left as it was.
@@ -87,7 +87,9 @@ def stitch(
                     raise ValueError(f"out: expected shape {tuple(shape)}, got {tuple(out.shape)}")
             assert out is not None  # the last tile came first
             y = _kept(down, rows.in_output(down.keep_from), rows.in_output(down.keep_to), out.shape[2])
-            x = _kept(right, columns.in_output(right.keep_from), columns.in_output(right.keep_to), out.shape[3])
+            x = _kept(
+                right, columns.in_output(right.keep_from), columns.in_output(right.keep_to), out.shape[3]
+            )
             out[..., y, x] = part[..., _moved(y, top), _moved(x, left)]
     if out is None:
         raise ValueError("images: expected at least one pixel")
@@ -106,7 +108,9 @@ def _tile_size(given: Any, tiling: Tiling, size: Any) -> tuple[int, int]:
     pair = as_int(given)
     pair = (pair, pair) if is_int(pair) else pair
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(is_int, pair)):
-        raise TypeError(f"tile_size: expected one integer, or two for rows and columns, got {describe(given)}")
+        raise TypeError(
+            f"tile_size: expected one integer, or two for rows and columns, got {describe(given)}"
+        )
     for wanted, least, length in zip(pair, tiling.minimum_tile, size, strict=True):
         if wanted < min(least, length):
             raise ValueError(
@@ -194,4 +198,6 @@ def _error(
     difference = (stitch(model, images, tiling, tile_size) - whole).double()
     largest = float(whole.abs().max()) or 1.0
     size = float(whole.double().square().mean().sqrt()) or 1.0
-    return TilingError(float(difference.abs().max()) / largest, float(difference.square().mean().sqrt()) / size)
+    return TilingError(
+        float(difference.abs().max()) / largest, float(difference.square().mean().sqrt()) / size
+    )

@@ -12,8 +12,8 @@ from erfattr._batches import numbered_batches
 from erfattr.attr.erf import ERF
 from erfattr.execution import Execution
 from erfattr.tiling._dense import dense
+from erfattr.tiling.plan import Tiling
 from erfattr.tiling.stitching import tiling_error
-from erfattr.tiling.suggest import Tiling
 
 # The error is measured on so many images at most.
 _MEASURED = 8
