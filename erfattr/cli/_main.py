@@ -13,7 +13,7 @@ from typing import Any
 from erfattr import __version__
 from erfattr.cli.options.arguments import joined
 
-_COMMANDS = ("map", "rf", "train", "compare", "debias", "attack")
+_COMMANDS = ("map", "rf", "tiling", "train", "compare", "debias", "attack")
 
 # What a message of the library begins with, and the options that this is about: the first that was given.
 _OPTIONS = {

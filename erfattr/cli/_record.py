@@ -32,7 +32,8 @@ def typed_command(options: argparse.Namespace, positional: str | None = None) ->
     """
     words = ["erfattr", options.command]
     if positional is not None:
-        words += map(str, getattr(options, positional))
+        given = getattr(options, positional)
+        words += map(str, given if isinstance(given, list) else [given])
     for key, value in vars(options).items():
         flag = f"--{key.replace('_', '-')}"
         if key in ("command", positional) or value is None or value is False:

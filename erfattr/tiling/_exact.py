@@ -15,7 +15,7 @@ from erfattr.receptive_field.operators_seen import OperatorsSeen, SeenOperator, 
 from erfattr.receptive_field.trace import theoretical_receptive_field
 from erfattr.tiling._dense import Dense, in_float64, output_of
 from erfattr.tiling._margins import Margins, margins
-from erfattr.tiling.plan import Tiling
+from erfattr.tiling.plan import Tiling, minimum_tile
 
 # Strides are read from an image of this size at most: how a network repeats does not depend on it.
 _FIRST_LOOK = 768
@@ -106,6 +106,7 @@ def _padded(network: Dense, size: tuple[int, int], first: tuple[int, int], chann
     return replace(
         tiling,
         exact=False,
+        minimum_tile=minimum_tile(tiling.halo, tiling.alignment, size),
         input_size=size,
         note=f"on an image of {size[0]} x {size[1]} its strides repeat nowhere, since it resizes by ratios "
         f"of odd sizes; on one of {wanted[0]} x {wanted[1]} they do: pad the image to that",
@@ -124,7 +125,7 @@ def _tiling(
     return Tiling(
         halo=halo,
         alignment=period,
-        minimum_tile=_pair(2 * h + p for h, p in zip(halo, period, strict=True)),
+        minimum_tile=minimum_tile(halo, period, size),
         exact=not problems,
         note="; ".join(problems),
         input_size=size,

@@ -10,6 +10,18 @@ from erfattr.attr.selection import Select
 from erfattr.tiling._tiles import Axis
 
 
+def minimum_tile(halo: tuple[int, int], alignment: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return (rows, columns) of the smallest tile: halo on both sides of one period that is kept.
+
+    Where the image is no multiple of the period, its last tile is shorter by less than one: with one more
+    it is no sliver that a network cannot take.
+    """
+    rows, columns = (
+        2 * h + (a if n % a == 0 else 2 * a) for h, a, n in zip(halo, alignment, size, strict=True)
+    )
+    return rows, columns
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How to cut images into tiles for a network.
@@ -74,8 +86,8 @@ class Tiling:
             if length < 0 or length % period:
                 raise ValueError(f"halo: expected multiples of {self.alignment}, got {tuple(halo)}")
         covers = all(length >= max(margin) for length, margin in zip(halo, self.margins, strict=True))
-        rows, columns = (2 * h + a for h, a in zip(halo, self.alignment, strict=True))
-        return replace(self, halo=halo, minimum_tile=(rows, columns), exact=self.exact and covers)
+        smallest = minimum_tile(halo, self.alignment, self.input_size)
+        return replace(self, halo=halo, minimum_tile=smallest, exact=self.exact and covers)
 
     def to_json(self) -> str:
         """Return all but ``select`` as JSON."""

@@ -43,7 +43,7 @@ def test_period_is_the_least_common_multiple_of_all_strides(
     ("model", "count", "first"),
     [
         (torchvision.models.efficientnet_b0(weights=None).features, 16, "mean in '1.0.block.1.avgpool'"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.GroupNorm(4, 4)), 2, "native_group_norm in '1'"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.GroupNorm(4, 4)), 2, "native_group"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(94)), 1, "native_layer_norm in '1'"),
         # Over channels alone it sees one position.
         (nn.Sequential(torchvision.models.convnext_tiny(weights=None).features[:2]), 0, ""),

@@ -17,7 +17,7 @@ def tiling() -> Tiling:
 
 def test_with_less_halo_it_is_not_exact() -> None:
     less = tiling().with_halo((0, 2))
-    assert (tiling().exact, less.exact, less.minimum_tile) == (True, False, (2, 6))
+    assert (tiling().exact, less.exact, less.minimum_tile) == (True, False, (2, 8))
     assert tiling().with_halo((4, 2)).exact
     with pytest.raises(ValueError, match=r"halo: expected multiples of \(2, 2\), got \(1, 2\)"):
         tiling().with_halo((1, 2))

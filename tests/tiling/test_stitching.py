@@ -27,11 +27,11 @@ def pyramid() -> nn.Module:
 IMAGES = torch.randint(0, 9, (2, 1, 61, 90), generator=torch.Generator().manual_seed(0)).double()
 
 
-@pytest.mark.parametrize("tile", [12, (12, 40), (33, 17), (61, 12), 512, (60, 90)])
+@pytest.mark.parametrize("tile", [16, (16, 40), (33, 17), (61, 16), 512, (60, 90)])
 def test_every_tile_gives_the_whole_image(tile: int | tuple[int, int]) -> None:
     model = pyramid()
     tiling = suggest_tiling(model, (61, 90), in_channels=1)
-    assert (tiling.halo, tiling.alignment, tiling.minimum_tile) == ((4, 4), (4, 4), (12, 12))
+    assert (tiling.halo, tiling.alignment, tiling.minimum_tile) == ((4, 4), (4, 4), (16, 16))
     assert torch.equal(stitch(model, IMAGES, tiling, tile), model(IMAGES))
 
 
@@ -86,7 +86,7 @@ def test_error_over_the_halo_falls_to_nothing() -> None:
     assert errors[0, 0].largest > 0.05
     assert errors[4, 4] == (0, 0)
     # By hand: relative to the largest value of the whole image.
-    whole, parts = model(IMAGES), stitch(model, IMAGES, tiling.with_halo((0, 0)), 4)
+    whole, parts = model(IMAGES), stitch(model, IMAGES, tiling.with_halo((0, 0)), 8)
     expected = float((whole - parts).abs().max() / whole.max())
     assert tiling_error(model, IMAGES, tiling.with_halo((0, 0))).largest == pytest.approx(expected, rel=1e-12)
 
@@ -119,7 +119,7 @@ def test_caller_is_untouched_also_with_two_threads_and_after_an_error() -> None:
         ({"images": [1]}, TypeError, r"images: expected a tensor \(N, C, H, W\)"),
         ({"images": IMAGES[0]}, ValueError, r"images: expected \(N, C, H, W\), got shape \(1, 61, 90\)"),
         ({"images": IMAGES[:, :, :60]}, ValueError, "height that leaves 1 when divided by 4"),
-        ({"tile_size": 11}, ValueError, "tile_size: expected at least 12 x 12, halo included, got 11 x 11"),
+        ({"tile_size": 15}, ValueError, "tile_size: expected at least 16 x 16, halo included, got 15 x 15"),
         ({"tile_size": 20.0}, TypeError, "tile_size: expected one integer"),
     ],
 )
@@ -171,7 +171,6 @@ def test_large_image_within_the_memory_of_a_tile() -> None:
         )
         digest, megabytes = result.stdout.split()
         found[way] = digest, int(megabytes)
-        print(way, found[way])
     assert found["tiles"][0] == found["whole"][0]
     # The output is 64 MiB, a tile's largest map 16; the whole image needs 1.5 GiB.
     assert found["tiles"][1] < 300

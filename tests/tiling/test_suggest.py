@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from erfattr import Tiling, stitch, suggest_tiling, tiling_error
-
-_SPEC = importlib.util.spec_from_file_location("networks", Path(__file__).with_name("networks.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-networks = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(networks)
+from tests.tiling import networks
 
 SEEDS = range(24)
 MANY = range(24, 224)
@@ -35,8 +28,8 @@ def sized(tiling: Tiling, draw: random.Random, *, aligned: bool) -> tuple[int, i
 
 
 def tiles_for(tiling: Tiling) -> tuple[int, int]:
-    """Tiles that keep two periods: there are some inside the image, and not too many."""
-    rows, columns = (2 * h + 2 * p for h, p in zip(tiling.halo, tiling.alignment, strict=True))
+    """Tiles that keep two periods or three: there are some inside the image, and not too many."""
+    rows, columns = (2 * h + 3 * p for h, p in zip(tiling.halo, tiling.alignment, strict=True))
     return rows, columns
 
 
@@ -103,7 +96,8 @@ def test_closed_form(layers: list[nn.Module], expected: tuple[object, ...]) -> N
     tiling = suggest_tiling(nn.Sequential(*layers), 64, in_channels=1)
     assert (tiling.halo, tiling.alignment, tiling.margins, tiling.step) == expected
     assert tiling.exact
-    assert tiling.minimum_tile == tuple(2 * h + a for h, a in zip(tiling.halo, tiling.alignment, strict=True))
+    (h, v), (rows, columns) = tiling.halo, tiling.alignment
+    assert tiling.minimum_tile == (2 * h + rows, 2 * v + columns)
 
 
 class Block(nn.Sequential):
@@ -147,13 +141,13 @@ class UNet(nn.Module):
 
 
 def test_unet_of_three_levels_and_an_image_of_gigapixels() -> None:
-    # By hand: the way up reads 2 rows at strides 1, 2, 4, the middle and the way down 2 at 8 and at 4, 2, 1:
-    # 2 (1 + 2 + 4) 2 + 2 * 8 = 44 beyond the 8 rows of the lowest unit, of which pooling adds 0: 44, and one
-    # row of rounding at each of the two poolings inside, 2 in all.
+    # Two convolutions a block read one row more each, at their stride: 2 (1 + 2 + 4) on the way down, as many
+    # on the way up, 2 * 8 in the middle: 44; that a block reads into the next unit below adds 2 for the worst
+    # of 8 phases.
     tiling = suggest_tiling(UNet(), (100_000, 60_000), in_channels=1)
     assert (tiling.halo, tiling.alignment) == ((48, 48), (8, 8))
     assert tiling.exact
-    assert max(tiling.margins[0]) in range(41, 49)
+    assert max(tiling.margins[0]) == 46
 
 
 def test_alignment_matters_more_than_halo() -> None:
@@ -186,7 +180,7 @@ class Ramp(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)], r"whole image is seen by native_group_norm in '1' \(GroupNorm"),
+        ([nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)], r"whole image is seen by native_group_norm in '1'"),
         ([nn.InstanceNorm2d(1)], r"in '0' \(InstanceNorm2d\)"),
         ([torchvision.ops.SqueezeExcitation(1, 1)], r"mean in '0.avgpool' \(AdaptiveAvgPool2d\)"),
         ([nn.AdaptiveAvgPool2d(16)], r"size of the image sets adaptive_avg_pool2d in '0'"),
