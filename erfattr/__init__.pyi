@@ -59,6 +59,9 @@ from .tiling.stitching import TilingError as TilingError
 from .tiling.stitching import stitch as stitch
 from .tiling.stitching import tiling_error as tiling_error
 from .tiling.suggest import suggest_tiling as suggest_tiling
+from .training.dead_pixel_monitor import DeadPixelMonitor as DeadPixelMonitor
+from .training.monitor import PixelWatch as PixelWatch
+from .training.monitor import watch_pixels as watch_pixels
 
 __version__: str
 __all__: list[str]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from erfattr._batches import numbered_batches
+from erfattr._model import untouched
 from erfattr.attr.erf import ERF
 from erfattr.execution import Execution
 from erfattr.tiling._dense import dense
@@ -37,9 +38,10 @@ def effective_tiling(model: nn.Module, tiling: Tiling, coverage: float, images: 
     network = dense(model, tiling.layer or None, tiling.select)
     measured = first_images(images, _MEASURED)
     # On whole images, as they are: the crop that a unit needs is what is looked for here.
-    field, statistics = ERF(network, network, rectify="abs", execution=Execution.plain()).attribute(
-        images, return_statistics=True
-    )
+    with untouched(model):
+        field, statistics = ERF(network, network, rectify="abs", execution=Execution.plain()).attribute(
+            images, return_statistics=True
+        )
     source = statistics.source
     if source is None or source.unit is None:
         raise ValueError("model: expected an output with positions")

@@ -215,7 +215,7 @@ def _difference(network: Dense, tiling: Tiling, axis: int, size: tuple[int, int]
     )  # not in the middle, where a ramp over the image has the same value as over a tile
     end = (size[axis] - 1) // period * period - period  # no sliver, which stitching does not make either
     worst = 0.0
-    with torch.no_grad(), untouched(network), attributes_kept(network), buffers_kept(network):
+    with torch.no_grad(), untouched(network.network), attributes_kept(network), buffers_kept(network):
         whole = output_of(network, noise)
         largest = float(whole.abs().max()) or 1.0
         for kept in ((0, period), (inside, inside + period), (end, size[axis])):

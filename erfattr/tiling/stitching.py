@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ class TilingError(NamedTuple):
 
     largest: float
     rms: float
+
+
+class HaloError(ValueError):
+    """A halo is so small that a tile's output, which shrinks without padding, lacks what is kept of it."""
 
 
 def stitch(
@@ -74,7 +79,7 @@ def stitch(
     height, width = _tile_size(tile_size, tiling, images.shape[-2:])
     network = dense(model, tiling.layer or None, tiling.select)
     grid = [(down, right) for down in rows.tiles(height) for right in columns.tiles(width)]
-    with torch.no_grad(), untouched(network), attributes_kept(network), buffers_kept(network):
+    with torch.no_grad(), untouched(network.network), attributes_kept(network), buffers_kept(network):
         # From its end the output's size is known: the last tile goes first.
         for down, right in reversed(grid):
             part = output_of(network, images[..., down.start : down.stop, right.start : right.stop])
@@ -90,7 +95,13 @@ def stitch(
             x = _kept(
                 right, columns.in_output(right.keep_from), columns.in_output(right.keep_to), out.shape[3]
             )
-            out[..., y, x] = part[..., _moved(y, top), _moved(x, left)]
+            inner = part[..., _moved(y, top), _moved(x, left)]
+            if inner.shape[-2:] != (y.stop - y.start, x.stop - x.start):
+                raise HaloError(
+                    f"tiling: expected a halo of at least {tiling.margins}, got {tiling.halo}: a tile's "
+                    "output ends before the part that is kept"
+                )
+            out[..., y, x] = inner
     if out is None:
         raise ValueError("images: expected at least one pixel")
     return out
@@ -171,10 +182,16 @@ def tiling_errors(
         tiling: The largest halo; the others are multiples of its alignment.
         halos: The halos, (rows, columns); ``None``: evenly spaced ones.
         at_most: How many, where none are given.
+
+    Yields:
+        The halo and its error; infinite where tiles with it cannot even cover the image.
     """
     whole = _whole(dense(model, tiling.layer or None, tiling.select), images)
     for halo in _halos(tiling, at_most) if halos is None else halos:
-        yield halo, _error(model, images, tiling.with_halo(halo), None, whole)
+        try:
+            yield halo, _error(model, images, tiling.with_halo(halo), None, whole)
+        except HaloError:
+            yield halo, TilingError(math.inf, math.inf)
 
 
 def _halos(tiling: Tiling, at_most: int) -> list[tuple[int, int]]:
@@ -185,7 +202,7 @@ def _halos(tiling: Tiling, at_most: int) -> list[tuple[int, int]]:
 
 
 def _whole(network: Dense, images: Tensor) -> Tensor:
-    with torch.no_grad(), untouched(network), attributes_kept(network), buffers_kept(network):
+    with torch.no_grad(), untouched(network.network), attributes_kept(network), buffers_kept(network):
         return output_of(network, images)
 
 

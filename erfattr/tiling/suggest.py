@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from erfattr._checks import check_fraction
+from erfattr._model import untouched
 from erfattr.attr.selection import Select
 from erfattr.receptive_field._passes import check_arguments, has_data
 from erfattr.tiling._dense import dense
@@ -68,7 +69,9 @@ def suggest_tiling(
     if coverage < 1 and images is None:
         raise ValueError(f"images: expected some to measure the error of coverage={coverage} on, got None")
     network = dense(model, layer, select)
-    tiling = exact_tiling(network, size, in_channels, check=check and has_data(model))
+    # The whole time: what runs below locks the wrapper, and another thread may run the model itself.
+    with untouched(model):
+        tiling = exact_tiling(network, size, in_channels, check=check and has_data(model))
     if coverage == 1:
         return tiling
     return effective_tiling(model, tiling, coverage, images)

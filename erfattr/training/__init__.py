@@ -1,5 +1,5 @@
 """Training runs by recipe (extra ``train``): tasks, data, runs that resume, comparisons.
 
-Only `_fitting` imports Lightning and `_accuracy` torchmetrics, when a run begins. The changes of networks
+Only `_fitting` and `dead_pixel_monitor` import Lightning, and `_accuracy` torchmetrics. The changes of networks
 themselves live in `erfattr.remedies`.
 """

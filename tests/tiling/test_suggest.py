@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from erfattr import Tiling, stitch, suggest_tiling, tiling_error
+from erfattr.tiling.stitching import HaloError
 from tests.tiling import networks
 
 SEEDS = range(24)
@@ -50,7 +51,11 @@ def check(model: nn.Module, seed: int, *, aligned: bool) -> str:
             less[axis] -= tiling.alignment[axis]
             smaller = tiling.with_halo((less[0], less[1]))
             assert not smaller.exact
-            assert tiling_error(model, images, smaller, tiles_for(smaller)).largest > 0
+            try:
+                error = tiling_error(model, images, smaller, tiles_for(smaller)).largest
+            except HaloError:  # without padding there is nothing to put together
+                continue
+            assert error > 0
     return "halo" if max(tiling.halo) else "no halo"
 
 

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         parents=[
             image_options("images that the error is measured on", count=4),
             run_options(
-                seed="the choice of images and of random weights", batch_size=1, batch="so many images"
+                seed="the choice of images and of random weights", batch_size=2, batch="so many images"
             ),
         ],
         formatter_class=HelpFormatter,
@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--weights",
         default=None,
-        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded random "
-        "initialisation (default: the model's own)",
+        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded "
+        "random initialisation (default: the model's own)",
     )
     parser.add_argument("--layer", default=None, help="tile this layer's output instead of the network's")
     parser.add_argument(
