@@ -10,6 +10,7 @@ from .attr.debiased_attribution import debias as debias
 from .attr.erf import ERF as ERF
 from .attr.layouts import from_channels_last as from_channels_last
 from .attr.layouts import from_tokens as from_tokens
+from .attr.reshape_transform import reshape_transform as reshape_transform
 from .attr.sensitivity_maps import SensitivityMaps as SensitivityMaps
 from .attr.sources import FeatureUnit as FeatureUnit
 from .attr.sources import ModelOutput as ModelOutput
@@ -17,6 +18,7 @@ from .datasets.image_files import ImageFiles as ImageFiles
 from .datasets.image_loader import ImageLoader as ImageLoader
 from .datasets.micro_objects import MicroObjectDataset as MicroObjectDataset
 from .datasets.photographs import sample_images as sample_images
+from .datasets.processors import image_settings as image_settings
 from .execution import Execution as Execution
 from .metrics.corrected_imbalance import Comparison as Comparison
 from .metrics.corrected_imbalance import Estimate as Estimate
@@ -29,6 +31,8 @@ from .metrics.imbalance import phase_contrast as phase_contrast
 from .metrics.imbalance import phase_profile as phase_profile
 from .metrics.imbalance import strong_pixels as strong_pixels
 from .metrics.imbalance import weak_pixels as weak_pixels
+from .metrics.map_metrics import ImbalanceIndex as ImbalanceIndex
+from .metrics.map_metrics import PhaseContrast as PhaseContrast
 from .metrics.relief import relief as relief
 from .metrics.significance import PhaseEstimate as PhaseEstimate
 from .metrics.significance import dead_pixels as dead_pixels

@@ -72,6 +72,11 @@ class ReceptiveField:
         """The stride in whole pixels, each at least 1; ``None`` where it is not whole."""
         return whole_stride(self.stride)
 
+    @property
+    def layout(self) -> Layout | None:
+        """Where rows, columns and channels of the layer's output lie; ``None`` where it is not proven."""
+        return self._layout
+
     def _check(self, unit: Any) -> Unit:
         if unit == "center":
             return self.output_size[0] // 2, self.output_size[1] // 2

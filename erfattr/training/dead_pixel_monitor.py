@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -97,8 +99,9 @@ class DeadPixelMonitor(Callback):
     def _log_figure(self, trainer: Trainer, found: PixelWatch) -> None:
         for logger in trainer.loggers:
             figure = found.figure()
-            if hasattr(logger.experiment, "add_figure"):  # TensorBoard
-                logger.experiment.add_figure(f"{self.name}/map", figure, trainer.global_step)
+            experiment = getattr(logger, "experiment", None)
+            if hasattr(experiment, "add_figure"):  # TensorBoard
+                experiment.add_figure(f"{self.name}/map", figure, trainer.global_step)
             elif hasattr(logger, "log_image"):  # Weights & Biases
                 logger.log_image(f"{self.name}/map", [_pixels(figure)])
             elif logger.log_dir is not None:
@@ -109,8 +112,8 @@ class DeadPixelMonitor(Callback):
 
 
 def _pixels(figure: Figure) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return canvas.buffer_rgba()
+    held = io.BytesIO()
+    figure.savefig(held, format="png")
+    with Image.open(held) as picture:
+        picture.load()
+    return picture

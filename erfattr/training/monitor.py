@@ -37,11 +37,11 @@ class PixelWatch:
     unit: MapReport
 
     def scalars(self) -> dict[str, float]:
-        """Return what a logger takes: each number and its standard error over images, under ``NAME_error``.
+        """Return what a logger takes: each number, and its standard error over images as ``NAME_error``.
 
-        ``L1`` and ``phase_contrast`` are of the output's map, without sampling noise; ``sigma_y``, ``sigma_x``
-        (Gaussian fit) and ``centroid_y``, ``centroid_x`` of the unit's, in pixels. What cannot be measured (no
-        Gaussian fits, a stride of 1) is left out.
+        ``L1`` and ``phase_contrast`` are of the output's map, without sampling noise; ``sigma_y``,
+        ``sigma_x`` (Gaussian fit) and ``centroid_y``, ``centroid_x`` of the unit's, in pixels. What cannot be
+        measured (no Gaussian fits, a stride of 1) is left out.
         """
         found: dict[str, float | None] = {}
         index = self.output.corrected.get("L1")
@@ -186,8 +186,8 @@ class PixelWatcher:
         if self.share < 1 and self.spent + expected > self.share / (1 - self.share) * trained:
             self.say(
                 f"no map after epoch {epoch}: it would take some {expected:.1f} s, and maps may take "
-                f"{100 * self.share:g} % of the time; so far {trained:.1f} s of training and {self.spent:.1f} s "
-                "of maps"
+                f"{100 * self.share:g} % of the time; so far {trained:.1f} s of training and "
+                f"{self.spent:.1f} s of maps"
             )
             return None
         started = time.perf_counter()

@@ -73,8 +73,8 @@ def test_no_more_than_the_share_is_spent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.count("map") == 5
     assert len(said) == 35
     assert said[0] == (
-        "no map after epoch 0: it would take some 8.0 s, and maps may take 10 % of the time; so far 10.0 s of "
-        "training and 1.0 s of maps"
+        "no map after epoch 0: it would take some 8.0 s, and maps may take 10 % of the time; so far 10.0 s "
+        "of training and 1.0 s of maps"
     )
 
 
@@ -97,5 +97,5 @@ def test_every_and_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors(arguments: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         PixelWatcher(**{"images": IMAGES, **arguments})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="model: expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module"):
         watch_pixels(torch.relu, IMAGES)  # type: ignore[arg-type]
