@@ -100,7 +100,7 @@ class DeadPixelMonitor(Callback):
         for logger in trainer.loggers:
             figure = found.figure()
             experiment = getattr(logger, "experiment", None)
-            if hasattr(experiment, "add_figure"):  # TensorBoard
+            if experiment is not None and hasattr(experiment, "add_figure"):  # TensorBoard
                 experiment.add_figure(f"{self.name}/map", figure, trainer.global_step)
             elif hasattr(logger, "log_image"):  # Weights & Biases
                 logger.log_image(f"{self.name}/map", [_pixels(figure)])
