@@ -48,6 +48,17 @@ def process_group(device: str) -> Iterator[tuple[int, int, str]]:
         dist.destroy_process_group()
 
 
+def best_device() -> tuple[str, str]:
+    """Return ``"cuda"`` where there are as many GPUs as processes on this machine, else ``"cpu"``, and why."""
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    several = f"{world} processes" if world > 1 else "one process"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and gpus >= world:
+        names = ", ".join(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(world))
+        return "cuda", f"device: {several}, on {names}"
+    return "cpu", f"device: {several}, on the CPU ({gpus} GPUs)"
+
+
 def rank_and_world() -> tuple[int, int]:
     """Return this process's rank and the number of processes: (0, 1) outside an initialised group."""
     if dist.is_available() and dist.is_initialized():

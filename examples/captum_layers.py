@@ -1,5 +1,5 @@
 # %% [markdown]
-# `DebiasedAttribution` is called as Captum's methods are, and brings a layer's maps to the size of the images.
+# `DebiasedAttribution` is called as Captum's methods are, and brings a layer's maps to the images' size.
 
 # %%
 from __future__ import annotations

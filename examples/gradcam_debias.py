@@ -1,6 +1,6 @@
 # %% [markdown]
-# pytorch-grad-cam gives maps as NumPy arrays; `debias` takes them. Of a transformer it wants to be told how tokens
-# lie: `reshape_transform` finds out. Needs `pip install grad-cam`.
+# pytorch-grad-cam gives maps as NumPy arrays; `debias` takes them. It wants to be told how a
+# transformer's tokens lie: `reshape_transform` finds out. Needs `pip install grad-cam`.
 
 # %%
 from __future__ import annotations

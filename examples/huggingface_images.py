@@ -1,5 +1,5 @@
 # %% [markdown]
-# A Hugging Face processor says how large its network's images are, and by which constants they are normalised.
+# A Hugging Face processor says how large its images are, and by which constants they are normalised.
 # Needs `pip install transformers`.
 
 # %%

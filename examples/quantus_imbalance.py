@@ -19,16 +19,11 @@ calibration = DebiasedAttribution.calibrate(Saliency(model), images[8:]).sensiti
 class Imbalance(quantus.Complexity):
     """L1 of R / mean(R) of each explanation: how unequal neighbouring pixels are."""
 
-    def evaluate_instance(self, x: np.ndarray, a: np.ndarray, **_: Any) -> float:
+    def evaluate_instance(self, x: Any, a: Any, **_: Any) -> float:  # noqa: ARG002, D102
         return float(imbalance_index(np.abs(a).reshape(a.shape[-2:]), 1, "mean"))
 
 
 raw = Saliency(model).attribute(images[:8], target=5).mean(1, keepdim=True).numpy()
-call: dict[str, Any] = {
-    "model": model,
-    "x_batch": images[:8].numpy(),
-    "y_batch": np.full(8, 5),
-    "device": "cpu",
-}
-scores = [Imbalance(disable_warnings=True)(a_batch=a, **call) for a in (raw, debias(raw, calibration))]
-assert np.mean(scores[1]) < np.mean(scores[0]), scores
+given = model, images[:8].numpy(), np.full(8, 5)
+plain, debiased = (Imbalance(disable_warnings=True)(*given, a) for a in (raw, debias(raw, calibration)))
+assert np.mean(debiased) < np.mean(plain), (plain, debiased)

@@ -1,5 +1,5 @@
 # %% [markdown]
-# Imbalance and phase contrast as metrics of torchmetrics: they add up batches, and processes, and log like any other.
+# Imbalance and phase contrast as metrics of torchmetrics: they add up batches and processes.
 # Needs `pip install torchmetrics`.
 
 # %%

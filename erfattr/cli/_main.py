@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if getattr(options, "device", None) == "auto":
+            options.device = _best_device()
         import_module(f"erfattr.cli.{options.command}").run(options)
     except KeyboardInterrupt:
         print(f"erfattr {options.command}: interrupted before its result was written", file=sys.stderr)
@@ -67,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"erfattr {options.command}: error: {_as_typed(str(error), options)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _best_device() -> str:
+    """Return the word for a GPU where there is one, and say what was taken."""
+    from erfattr._processes import best_device, is_first_process
+
+    device, words = best_device()
+    if is_first_process():
+        print(words)
+    return device
 
 
 def _as_typed(message: str, options: argparse.Namespace) -> str:

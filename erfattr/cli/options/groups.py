@@ -106,7 +106,11 @@ def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images"
         metavar="N",
         help=f"run {batch} a forward pass",
     )
-    group.add_argument("--device", default="cpu", help="compute on this torch device, such as cpu or cuda")
+    group.add_argument(
+        "--device",
+        default="cpu",
+        help="compute on this torch device, such as cpu or cuda; auto takes a GPU if there is one",
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help=f"seed of {seed}")
     group.add_argument(
         "--output",
