@@ -49,7 +49,7 @@ def process_group(device: str) -> Iterator[tuple[int, int, str]]:
 
 
 def best_device() -> tuple[str, str]:
-    """Return ``"cuda"`` where there are as many GPUs as processes on this machine, else ``"cpu"``, and why."""
+    """Return ``"cuda"`` where each process of this machine can have a GPU, else ``"cpu"``; in words too."""
     world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     several = f"{world} processes" if world > 1 else "one process"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
