@@ -25,7 +25,7 @@ class Module(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = demo_model()
+        self.net = demo_model().train()
         self.drop = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
