@@ -13,6 +13,7 @@ from erfattr._files import write_json, writing
 from erfattr.cli._inputs import chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
 from erfattr.report.text_table import text_table
+from erfattr.tiling._effective import first_images
 from erfattr.tiling.plan import Tiling
 from erfattr.tiling.stitching import TilingError, tiling_errors
 from erfattr.tiling.suggest import suggest_tiling
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
                 in_channels=preparation.channels,
                 select=options.select,
             )
-        measured = next(iter(images.loader))
+        measured = first_images(images.loader, images.described["count"])
         curve = list(tiling_errors(model, measured, exact, at_most=options.points))
         rows: list[tuple[str, ...]] = [("halo", "largest error", "rms")]
         rows += [(f"{y} x {x}", f"{error.largest:.2g}", f"{error.rms:.2g}") for (y, x), error in curve]
