@@ -16,7 +16,7 @@ from erfattr.attr.calibration import calibrate
 model, images = demo_model(), sample_images(20, 64)
 calibration = calibrate(Saliency(model), images[4:])  # knows its map and its period, 32
 with GradCAMElementWise(model=model, target_layers=[model.layer1]) as method:
-    cams = method(input_tensor=images[:4])
+    cams = method(images[:4], None)
 debiased = debias(cams, calibration)
 
 # %%
@@ -25,5 +25,5 @@ vit = VisionTransformer(32, 8, 2, 2, 16, 32)
 layer = vit.encoder.layers.encoder_layer_0
 tokens = reshape_transform(vit, layer, (32, 32))
 with GradCAM(model=vit, target_layers=[layer], reshape_transform=tokens) as method:
-    of_vit = method(input_tensor=images[:1, :, :32, :32])
+    of_vit = method(images[:1, :, :32, :32], None)
 assert (type(debiased), debiased.shape, of_vit.shape) == (type(cams), (4, 64, 64), (1, 32, 32))

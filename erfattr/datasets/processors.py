@@ -57,12 +57,15 @@ def image_settings(processor: Any) -> ImageSettings:
 def _pair(size: Any) -> tuple[int, int]:
     if is_int(size):
         return int(size), int(size)
-    if isinstance(size, Mapping) or hasattr(size, "keys"):
-        given = dict(size)
-        if given.get("height") and given.get("width"):
-            return int(given["height"]), int(given["width"])
-        if given.get("shortest_edge") and not given.get("longest_edge"):
-            return int(given["shortest_edge"]), int(given["shortest_edge"])
+    # A dictionary, or since version 5 an object with the same names.
+    names = ("height", "width", "shortest_edge", "longest_edge")
+    height, width, shortest, longest = (
+        size.get(name) if isinstance(size, Mapping) else getattr(size, name, None) for name in names
+    )
+    if height and width:
+        return int(height), int(width)
+    if shortest and not longest:
+        return int(shortest), int(shortest)
     if isinstance(size, (tuple, list)) and len(size) == 2:
         return int(size[0]), int(size[1])
     raise ValueError(f"processor: expected a size with height and width, got {describe(size)}")

@@ -45,7 +45,7 @@ def test_grad_cam_of_a_transformer_is_that_by_hand() -> None:
     cams = []
     for way in (by_hand, reshape_transform(model, layer, (32, 32))):
         with grad_cam.GradCAM(model=model, target_layers=[layer], reshape_transform=way) as method:
-            cams.append(torch.from_numpy(method(input_tensor=images)))
+            cams.append(torch.from_numpy(method(images, None)))
     assert torch.equal(*cams)
 
 
