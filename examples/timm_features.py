@@ -18,5 +18,5 @@ statistics = [
     for index in range(len(strides))
 ]
 for stride, found in zip(strides, statistics, strict=True):
-    print(f"stride {stride}: unit {found.source.unit} is centred on pixel {found.source.center}")
+    print(f"stride {stride}: unit {found.source.unit} of a {found.source.feature_size} map")
 assert [96 // found.source.feature_size[0] for found in statistics] == strides
