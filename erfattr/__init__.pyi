@@ -10,6 +10,7 @@ from .attr.debiased_attribution import debias as debias
 from .attr.erf import ERF as ERF
 from .attr.layouts import from_channels_last as from_channels_last
 from .attr.layouts import from_tokens as from_tokens
+from .attr.reshape_transform import reshape_transform as reshape_transform
 from .attr.sensitivity_maps import SensitivityMaps as SensitivityMaps
 from .attr.sources import FeatureUnit as FeatureUnit
 from .attr.sources import ModelOutput as ModelOutput
@@ -17,6 +18,7 @@ from .datasets.image_files import ImageFiles as ImageFiles
 from .datasets.image_loader import ImageLoader as ImageLoader
 from .datasets.micro_objects import MicroObjectDataset as MicroObjectDataset
 from .datasets.photographs import sample_images as sample_images
+from .datasets.processors import image_settings as image_settings
 from .execution import Execution as Execution
 from .forecast.cures import RemedyForecast as RemedyForecast
 from .forecast.cures import forecast_remedies as forecast_remedies
@@ -35,6 +37,8 @@ from .metrics.imbalance import phase_contrast as phase_contrast
 from .metrics.imbalance import phase_profile as phase_profile
 from .metrics.imbalance import strong_pixels as strong_pixels
 from .metrics.imbalance import weak_pixels as weak_pixels
+from .metrics.map_metrics import ImbalanceIndex as ImbalanceIndex
+from .metrics.map_metrics import PhaseContrast as PhaseContrast
 from .metrics.precision import images_needed as images_needed
 from .metrics.precision import relative_error as relative_error
 from .metrics.relief import relief as relief
@@ -62,6 +66,14 @@ from .robust.pixel_attacks import OnePixelAttack as OnePixelAttack
 from .robust.pixel_attacks import RandomPixelAttack as RandomPixelAttack
 from .robust.pixel_attacks import StrongPixelAttack as StrongPixelAttack
 from .robust.pixel_trials import PixelAttackReport as PixelAttackReport
+from .tiling.plan import Tiling as Tiling
+from .tiling.stitching import TilingError as TilingError
+from .tiling.stitching import stitch as stitch
+from .tiling.stitching import tiling_error as tiling_error
+from .tiling.suggest import suggest_tiling as suggest_tiling
+from .training.dead_pixel_monitor import DeadPixelMonitor as DeadPixelMonitor
+from .training.monitor import PixelWatch as PixelWatch
+from .training.monitor import watch_pixels as watch_pixels
 
 __version__: str
 __all__: list[str]

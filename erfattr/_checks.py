@@ -144,6 +144,9 @@ def as_map(name: str, value: Any, *, batched: bool = False) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(getattr(value, "mean", None), torch.Tensor):
+            given = type(value).__name__
+            raise TypeError(f"{name}: expected {expected}, got {given}; the map is its .mean") from error
         raise TypeError(f"{name}: expected {expected}, got {describe(value)}") from error
     if tensor.ndim < 2 or (tensor.ndim > 2 and not batched):
         raise ValueError(f"{name}: expected {expected}, got shape {tuple(tensor.shape)}")

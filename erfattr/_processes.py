@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 _T = TypeVar("_T")
+
+Distributed = Literal[False, "auto"]
+
+JOIN_WITHIN = 60.0
+"""Seconds that processes wait for each other before a map; after a training step they are there at once."""
+
+_LOOK_EVERY = 0.02
+_HERE = b"here"
+# How often the processes of a group have met, by the group.
+_meetings: dict[int, list[int]] = {}
 
 
 class ProcessError(RuntimeError):
@@ -65,6 +76,17 @@ def together(task: Callable[[], _T]) -> _T:
     return result
 
 
+def best_device() -> tuple[str, str]:
+    """Return ``"cuda"`` where each process of this machine can have a GPU, else ``"cpu"``; in words too."""
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    several = f"{world} processes" if world > 1 else "one process"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and gpus >= world:
+        names = ", ".join(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(world))
+        return "cuda", f"device: {several}, on {names}"
+    return "cpu", f"device: {several}, on the CPU ({gpus} GPUs)"
+
+
 def rank_and_world() -> tuple[int, int]:
     """Return this process's rank and the number of processes: (0, 1) outside an initialised group."""
     if dist.is_available() and dist.is_initialized():
@@ -85,8 +107,71 @@ def is_first_process() -> bool:
     return int(next((rank for rank in given if rank is not None), 0)) == 0
 
 
+def sharing(distributed: Distributed) -> tuple[int, int]:
+    """Return rank and number of the processes that share the work, once all of them are there.
+
+    They meet at the store that the group was formed with, not in a collective: one that is not joined would
+    wait for half an hour, and leave the group unusable.
+
+    Args:
+        distributed: ``"auto"``: all processes of the group share, if there is one; ``False``: this one works
+            alone.
+
+    Raises:
+        ProcessError: a process did not come within `JOIN_WITHIN` seconds.
+    """
+    rank, world = rank_and_world()
+    if distributed is False or world == 1:
+        return 0, 1
+    store = _default_store()
+    group = _meetings.setdefault(id(dist.group.WORLD), [0])
+    keys = [f"erfattr/meeting/{group[0]}/{other}" for other in range(world)]
+    store.set(keys[rank], _HERE.decode())
+    missing = list(range(world))
+    deadline = time.monotonic() + JOIN_WITHIN
+    while missing:
+        missing = [r for r in missing if not (store.check([keys[r]]) and store.get(keys[r]) == _HERE)]
+        if missing and time.monotonic() > deadline:
+            store.set(keys[rank], "gone")
+            raise ProcessError(
+                f"distributed: process {rank} of {world} computes a map, which all processes of the "
+                f"torch.distributed group share, but {_named(missing)} did not join within "
+                f"{JOIN_WITHIN:g} s; "
+                "call attribute in every process, or pass distributed=False to compute it in this one alone"
+            )
+        if missing:
+            time.sleep(_LOOK_EVERY)
+    group[0] += 1
+    return rank, world
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"process {ranks[0]}" if len(ranks) == 1 else f"processes {', '.join(map(str, ranks))}"
+
+
+def _default_store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+def first_says(answer: _T) -> _T:
+    """Return the first process's answer, in all of them."""
+    told: list[Any] = [answer]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]  # type: ignore[no-any-return]
+
+
 def agree(mine: _T | None, failure: BaseException | None) -> _T | None:
     """Tell the other processes how it went, and return the first process's value that is not ``None``.
+
+    Raises:
+        Exception: ``failure`` itself, where this process failed.
+        ProcessError: another process failed; its error is told.
+    """
+    return next((value for value in all_told(mine, failure) if value is not None), None)
+
+
+def all_told(mine: _T, failure: BaseException | None) -> list[_T]:
+    """Tell the other processes how it went, and return the values of all.
 
     Raises:
         Exception: ``failure`` itself, where this process failed.
@@ -100,7 +185,7 @@ def agree(mine: _T | None, failure: BaseException | None) -> _T | None:
     for rank, (_, text) in enumerate(told):
         if text is not None:
             raise ProcessError(f"process {rank} of {len(told)} failed: {text}")
-    return next((value for value, _ in told if value is not None), None)
+    return [value for value, _ in told]
 
 
 def summed(value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import torch.multiprocessing as mp
 from torch import distributed as dist
 from torch import nn
 
-from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model
+from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, _processes, demo_model
 from erfattr._processes import ProcessError, is_first_process
 from erfattr.datasets.image_loader import ImageLoader
+from erfattr.metrics.precision import relative_error
 from erfattr.metrics.statistics import MapStatistics
 
 IMAGES = torch.randn(11, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -69,24 +71,57 @@ class Shares:
 
 
 class OneFails:
-    """Refuses a tolerance in every process; then one of them meets a bad image."""
+    """One process meets a bad image, without and with a tolerance."""
 
-    def __call__(self, rank: int) -> str:
-        match = rf"tolerance: expected None with several processes, got 0\.1 with {dist.get_world_size()}"
-        with pytest.raises(ValueError, match=match):
-            maps(demo_model().double(), IMAGES, tolerance=0.1)
+    def __call__(self, rank: int) -> list[str]:
         images = IMAGES.clone()
         images[5] = torch.nan  # in the third batch of two: with three processes it is the last one's
-        with pytest.raises((ValueError, ProcessError)) as error:
-            maps(demo_model().double(), list(images.split(2)))
-        return f"{error.type.__name__}: {error.value}"
+        words = []
+        for tolerance in (None, 1e-3):
+            with pytest.raises((ValueError, ProcessError)) as error:
+                maps(demo_model().double(), list(images.split(2)), tolerance=tolerance)
+            words.append(f"{error.type.__name__}: {error.value}")
+        return words
+
+
+class Tolerance:
+    """All stop after the same images, as soon as these are enough, or when there are no more."""
+
+    def __call__(self, rank: int) -> list[tuple[int, float, float]]:
+        found = []
+        images = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        for tolerance in (0.5, 1e-6):
+            (result,) = SensitivityMaps(demo_model().double(), [ModelOutput("predicted")]).attribute(
+                list(images.split(3)), tolerance=tolerance, groups=4
+            )
+            found.append((result.n_images, relative_error(result, "pixels"), float(result.mean.sum())))
+        return found
+
+
+class Alone:
+    """One process computes a map while the others do something else."""
+
+    def __call__(self, rank: int) -> list[object]:
+        found: list[object] = []
+        _processes.JOIN_WITHIN = 1.0
+        model = demo_model().double()
+        if rank == 0:
+            alone = maps(model, IMAGES, distributed=False)
+            begun = time.monotonic()
+            with pytest.raises(ProcessError) as error:
+                maps(model, IMAGES)
+            found += [str(error.value), time.monotonic() - begun, alone[0].n_images]
+        dist.barrier()
+        # What did not come about leaves the group as it was: training can go on, and so can a shared map.
+        _processes.JOIN_WITHIN = 60.0
+        return [*found, maps(model, IMAGES)[0].n_images]
 
 
 class Both:
     """One after the other in one group, since starting processes is what takes long."""
 
-    def __call__(self, rank: int) -> tuple[dict[str, list[MapStatistics]], str]:
-        return Shares()(rank), OneFails()(rank)
+    def __call__(self, rank: int) -> tuple[object, ...]:
+        return Shares()(rank), OneFails()(rank), Tolerance()(rank), Alone()(rank)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
@@ -99,7 +134,7 @@ def test_equal_to_one_process(group: list[Any]) -> None:
     expected = Shares()(0)
     for outcome in group:
         assert isinstance(outcome, tuple), outcome
-        shares, _ = outcome
+        shares = outcome[0]
         for kind in KINDS:
             for result, one in zip(shares[kind], expected[kind], strict=True):
                 assert result.n_images == one.n_images == 10
@@ -117,8 +152,34 @@ def test_failure_of_one_process_ends_all(group: list[Any]) -> None:
     message = "ValueError: inputs: expected finite images, got NaN or infinity in image 5"
     failed = 2 % len(group)
     told = f"ProcessError: process {failed} of {len(group)} failed: {message}"
-    for rank, (_, words) in enumerate(group):
-        assert words == message if rank == failed else words in (message, told)
+    for rank, (_, both, *_) in enumerate(group):
+        for words in both:
+            assert words == message if rank == failed else words in (message, told)
+
+
+def test_tolerance_stops_all_after_the_same_images(group: list[Any]) -> None:
+    assert len({tuple(found[0] for found in outcome[2]) for outcome in group}) == 1
+    (count, error, _), (all_of_them, _, mean) = group[0][2]
+    assert 8 <= count < 90
+    assert error < 0.5
+    assert all_of_them == 90  # nothing is that precise
+    images = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (one,) = SensitivityMaps(demo_model().double(), [ModelOutput("predicted")]).attribute(images, groups=4)
+    assert mean == pytest.approx(float(one.mean.sum()), rel=1e-9)
+
+
+def test_map_on_one_process_alone_ends_with_the_reason(group: list[Any]) -> None:
+    message, seconds, count, shared = group[0][3]
+    others = [str(rank) for rank in range(1, len(group))]
+    assert message == (
+        f"distributed: process 0 of {len(group)} computes a map, which all processes of the "
+        "torch.distributed group share, but "
+        f"process{'es' if len(others) > 1 else ''} {', '.join(others)} did not join within 1 s; "
+        "call attribute in every process, or pass distributed=False to compute it in this one alone"
+    )
+    assert seconds < 30
+    assert (count, shared) == (11, 11)
+    assert [outcome[3] for outcome in group[1:]] == [[11]] * (len(group) - 1)
 
 
 # Which process writes.

@@ -26,6 +26,8 @@ from erfattr._checks import check_choice, check_positive_int, describe
 from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
 from erfattr.attr.targets import OutputTarget, named_classes
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
+from erfattr.receptive_field.field import total_stride
+from erfattr.receptive_field.trace import receptive_fields
 
 # What belongs to one call and not to the method: the data, and how much of it is computed at once.
 _OF_THE_CALL = {
@@ -54,12 +56,15 @@ class Calibration:
         method: Name of the method, with what it wraps.
         settings: Arguments of ``attribute`` that change the map, in words.
         weights_sha256: `erfattr.models.loading.weights_hash` of the model.
+        period: The model's total stride in pixels, (vertical, horizontal), with which the map repeats;
+            ``None`` where it could not be read.
     """
 
     statistics: MapStatistics
     method: str
     settings: dict[str, str]
     weights_sha256: str
+    period: tuple[int, int] | None = None
 
 
 def calibrate(
@@ -113,7 +118,7 @@ def calibrate(
     if max_examples is not None:
         check_positive_int("max_examples", max_examples)
     streaming = StreamingStatistics()
-    size = (0, 0)
+    size, channels = (0, 0), 0
     device, dtype = device_and_dtype(model)
     arguments = arguments_of_each(inputs, as_arguments(settings.get("additional_forward_args")))
     with (
@@ -124,7 +129,7 @@ def calibrate(
         for first_index, images, labels in numbered_batches(
             inputs, target == "label", max_examples=max_examples
         ):
-            size = images.shape[2], images.shape[3]
+            size, channels = (images.shape[2], images.shape[3]), images.shape[1]
             images = images.to(device=device, dtype=dtype)
             extra = arguments(first_index, len(images))
             if extra:
@@ -147,7 +152,20 @@ def calibrate(
     statistics = streaming.result(source)
     if not bool(statistics.mean.any()):
         raise ValueError("inputs: the attributions are zero on all images")
-    return Calibration(statistics, describe_method(method), describe_settings(settings), weights_hash(model))
+    return Calibration(
+        statistics,
+        describe_method(method),
+        describe_settings(settings),
+        weights_hash(model),
+        _period(model, size, channels),
+    )
+
+
+def _period(model: nn.Module, size: tuple[int, int], channels: int) -> tuple[int, int] | None:
+    try:
+        return total_stride(receptive_fields(model, size, in_channels=channels, probe=False))
+    except ValueError:  # the map is not lost for it
+        return None
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from captum.attr import Attribution
 from captum.log import log_usage
@@ -27,6 +29,30 @@ from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
 
 
+@overload
+def debias(
+    attributions: npt.NDArray[Any],
+    sensitivity_map: Any,
+    mode: Mode = ...,
+    *,
+    period: Period | None = ...,
+    epsilon: float = ...,
+    preserve_total: bool = ...,
+) -> npt.NDArray[Any]: ...
+
+
+@overload
+def debias(
+    attributions: Tensor | Sequence[Any],
+    sensitivity_map: Any,
+    mode: Mode = ...,
+    *,
+    period: Period | None = ...,
+    epsilon: float = ...,
+    preserve_total: bool = ...,
+) -> Tensor: ...
+
+
 def debias(
     attributions: Any,
     sensitivity_map: Any,
@@ -35,7 +61,7 @@ def debias(
     period: Period | None = None,
     epsilon: float = 0.1,
     preserve_total: bool = False,
-) -> Tensor:
+) -> Any:
     r"""Divide attributions by what the network's own sensitivity contributes to them.
 
     .. math:: A'_{xy} = A_{xy} / \max(\rho_{xy}, \epsilon)
@@ -47,17 +73,18 @@ def debias(
     says what the attribution would be if all pixels were read alike.
 
     Args:
-        attributions: (..., H, W), of any sign.
+        attributions: (..., H, W), of any sign: a tensor, or a NumPy array such as other toolkits give.
         sensitivity_map: Map R, shape (H, W), not negative; or its `MapStatistics`, whose noise is then held
-            back; or a `Calibration`.
+            back; or a `Calibration`, which knows its period too.
         mode: ``"phase"``, ``"local"`` or ``"global"``; see `relief`.
         period: Total stride of the network in pixels, or (vertical, horizontal); not used by ``"global"``.
+            ``None``: that of the calibration.
         epsilon: Smallest divisor, in (0, 1]: no attribution grows by more than 1 / epsilon.
         preserve_total: Scale the result so that the sum of the absolute values stays: that of an image
             (C, H, W) for four axes and more, that of a map (H, W) otherwise.
 
     Returns:
-        Tensor of the attributions' shape, dtype and device.
+        Tensor of the attributions' shape, dtype and device; of a NumPy array one like it.
 
     Raises:
         TypeError: ``attributions``, ``sensitivity_map``, ``period`` or ``epsilon`` is not numeric.
@@ -75,8 +102,14 @@ def debias(
     """
     values = as_map("attributions", attributions, batched=True)
     check_fraction("epsilon", epsilon)
+    if period is None and isinstance(sensitivity_map, Calibration):
+        period = sensitivity_map.period
     divisor = read_relief(_measured(sensitivity_map), mode, period).at((values.shape[-2], values.shape[-1]))
-    return _divided(values, divisor, epsilon, preserve_total)
+    result = _divided(values, divisor, epsilon, preserve_total)
+    return result.numpy() if isinstance(attributions, np.ndarray) else result
+
+
+_NOT_GIVEN: Any = object()
 
 
 class DebiasedAttribution(Attribution):  # type: ignore[misc]
@@ -232,12 +265,13 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
         return bool(self.attribution_method.has_convergence_delta())
 
     @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(self, inputs: Any, **arguments: Any) -> Any:
+    def attribute(self, inputs: Any, target: Any = _NOT_GIVEN, **arguments: Any) -> Any:
         """Compute the wrapped method's attributions and debias them.
 
         Args:
             inputs: Images (N, C, H, W), or a tuple of them and of inputs that pass through.
-            **arguments: Further arguments of the wrapped method's ``attribute``, by name: ``target``,
+            target: Which output is explained, as the wrapped method takes it; left out, it is not passed on.
+            **arguments: Further arguments of the wrapped method's ``attribute``, by name:
                 ``additional_forward_args``, ``baselines``, ...
 
         Returns:
@@ -251,6 +285,8 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
                 settings other than those of the calibration; no period that can be read from the model;
                 attributions of another size than the images.
         """
+        if target is not _NOT_GIVEN:
+            arguments["target"] = target
         images = _as_tuple(inputs)
         for sensitivity in self._maps:
             if isinstance(sensitivity, Calibration):

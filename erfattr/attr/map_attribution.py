@@ -11,6 +11,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from erfattr._checks import Rectify, ToleranceOf, check_choice
+from erfattr._processes import Distributed
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import Source
 from erfattr.attr.targets import OutputTarget
@@ -59,6 +60,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         return_statistics: Literal[False] = ...,
         groups: int = ...,
         group: Group = ...,
+        distributed: Distributed = ...,
     ) -> Tensor: ...
 
     @overload
@@ -76,6 +78,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         return_statistics: Literal[True],
         groups: int = ...,
         group: Group = ...,
+        distributed: Distributed = ...,
     ) -> tuple[Tensor, MapStatistics]: ...
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -93,6 +96,7 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
         return_statistics: bool = False,
         groups: int = 16,
         group: Group = None,
+        distributed: Distributed = "auto",
     ) -> Tensor | tuple[Tensor, MapStatistics]:
         """Compute the map over a loader.
 
@@ -121,6 +125,8 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
             group: What belongs together, where images depend on each other (frames of a video, tiles of one
                 slide, changed copies): a label for each image, or a function from a file's path to one, such
                 as ``lambda path: path.parent``. Standard errors then count a label's images as one draw.
+            distributed: ``"auto"``: in a ``torch.distributed`` group all processes call this and share the
+                work; ``False``: this process computes the map alone.
 
         Returns:
             (H, W) in float64, or for ``reduction="none"`` (N, H, W) in the model's dtype; on the CPU. Unit:
@@ -154,5 +160,6 @@ class MapAttribution(GradientAttribution):  # type: ignore[misc]
             groups=groups,
             group=group,
             locate=return_statistics,
+            distributed=distributed,
         )
         return (statistics.mean, statistics) if return_statistics else statistics.mean

@@ -31,21 +31,19 @@ from erfattr._checks import (
     describe,
 )
 from erfattr._model import refuse_batch_statistics, untouched
-from erfattr._processes import agree, rank_and_world
+from erfattr._processes import Distributed, agree, sharing
 from erfattr.attr._gradients import Batch
+from erfattr.attr._precision import Precision
 from erfattr.attr._run import Placement, Run, begin_run
 from erfattr.attr.sources import Source
 from erfattr.datasets.grouping import Group, Grouping
 from erfattr.execution import Execution
 from erfattr.metrics.dependence import DependentImagesWarning, dependence
-from erfattr.metrics.precision import relative_error
 from erfattr.metrics.statistics import MapStatistics, StreamingStatistics
 
 # Non-finite gradients are looked for after this many batches and at the end: looking waits for the device.
 _CHECK_INTERVAL = 16
 _GRADIENT = "model: the gradient of image {image} is not finite"
-# The precision is looked at each time this share of images has come on top, so that looking costs little.
-_LOOK_AGAIN = 1.1
 
 
 class Checkpoint(Protocol):
@@ -133,11 +131,14 @@ class SensitivityMaps:
         group: Group = None,
         checkpoint: Checkpoint | None = None,
         locate: bool = True,
+        distributed: Distributed = "auto",
     ) -> list[MapStatistics]:
         """Average the maps over images.
 
         Inside an initialised ``torch.distributed`` group every process is given the same ``inputs``, runs its
         share of the batches, and returns the statistics of all; a process that fails ends the run of all.
+        Where one process alone calls it, it ends with an error after a minute; ``distributed=False`` lets it
+        work alone.
 
         Args:
             inputs: Images: an iterable of batches (a ``DataLoader``), or one batch. A batch is a tensor
@@ -148,7 +149,7 @@ class SensitivityMaps:
                 every batch.
             max_examples: Stop after this many images.
             tolerance: Stop as soon as the relative standard error is below this, in (0, 1], for every source;
-                the statistics say how many images that took. Not with several processes.
+                the statistics say how many images that took. Several processes stop together.
             tolerance_of: Of what: ``"pixels"``: median over pixels of standard error / mean; ``"L1"`` or
                 ``"L2"``: the noise-corrected imbalance index of the map divided by its mean, its
                 ``sampling_error``.
@@ -161,6 +162,8 @@ class SensitivityMaps:
                 again with the same arguments; it then goes on, and ends with exactly the same maps.
             locate: Find the pixels that the units are centred on, also where the model is traced for nothing
                 else.
+            distributed: ``"auto"``: share the work with all processes of the ``torch.distributed`` group, if
+                there is one; ``False``: work alone, whatever the others do.
 
         Returns:
             For each source its `MapStatistics`, float64, on the CPU. Unit: output per input value. With
@@ -170,18 +173,17 @@ class SensitivityMaps:
             TypeError: integer images, or batches or outputs of an unknown kind.
             ValueError: no image; NaN in an image; images of different sizes; a layer that never ran or whose
                 output is not (N, C, H, W); a unit outside the map; a non-finite gradient, whose image is
-                named; a map that is zero everywhere; a ``tolerance`` outside (0, 1] or with several
-                processes; a saved state of another run.
-            ProcessError: (a ``RuntimeError``) another process failed.
+                named; a map that is zero everywhere; a ``tolerance`` outside (0, 1]; a saved state of
+                another run.
+            ProcessError: (a ``RuntimeError``) another process failed, or did not join.
         """
         if max_examples is not None:
             check_positive_int("max_examples", max_examples)
         if tolerance is not None:
             check_fraction("tolerance", tolerance)
         check_choice("tolerance_of", tolerance_of, get_args(ToleranceOf))
-        rank, world = rank_and_world()
-        if tolerance is not None and world > 1:
-            raise ValueError(f"tolerance: expected None with several processes, got {tolerance} with {world}")
+        check_choice("distributed", distributed, (False, "auto"))
+        rank, world = sharing(distributed)
         grouping = None if group is None else Grouping(group, inputs, groups)
         streams = [
             StreamingStatistics(
@@ -189,6 +191,7 @@ class SensitivityMaps:
             )
             for _ in self.sources
         ]
+        precision = Precision(tolerance, tolerance_of, streams, world)
         settings = self._settings()
         if grouping is not None:
             settings["group"] = grouping.fingerprint
@@ -205,7 +208,6 @@ class SensitivityMaps:
                     stream.load_state_dict(state)
             with self._undisturbed():
                 unsaved = 0
-                look_at = 2 * groups
                 enough = Event()
                 for first_index, run, maps in self._batches_of_maps(
                     inputs,
@@ -230,15 +232,16 @@ class SensitivityMaps:
                         state = _state(settings, placement, first_index + len(maps[0]), streams)
                         checkpoint.save(state)
                         unsaved = 0
-                    if tolerance is not None and streams[0].n_images >= look_at:
-                        look_at = int(streams[0].n_images * _LOOK_AGAIN) + 1
-                        results = placement.results(streams)
-                        if max(relative_error(result, tolerance_of) for result in results) < tolerance:
-                            enough.set()
+                    if precision.is_enough(placement):
+                        enough.set()
         except Exception as error:
             # The other processes must hear of it before they wait for this one.
             if world == 1:
                 raise
+            failure = error
+        try:
+            precision.wait(placement, failure)
+        except Exception as error:
             failure = error
         if world > 1:
             placement = agree(placement, failure)

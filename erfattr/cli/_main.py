@@ -15,7 +15,7 @@ from erfattr import __version__
 from erfattr.cli._failures import Signals, meaningful, say, told
 from erfattr.cli.options.arguments import joined
 
-_COMMANDS = ("map", "rf", "diagnose", "train", "compare", "debias", "attack")
+_COMMANDS = ("map", "rf", "diagnose", "tiling", "train", "compare", "debias", "attack")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,9 +127,21 @@ def _run(options: argparse.Namespace) -> None:
         warnings.showwarning = lambda message, *_, **__: say(
             f"erfattr {options.command}: warning: {meaningful(message)}"
         )
+        if getattr(options, "device", None) == "auto":
+            options.device = _best_device()
         import_module(f"erfattr.cli.{options.command}").run(options)
     if sys.stdout is not None:
         sys.stdout.flush()  # here, where what goes wrong can still be said
+
+
+def _best_device() -> str:
+    """Return the word for a GPU where there is one, and say what was taken."""
+    from erfattr._processes import best_device, is_first_process
+
+    device, words = best_device()
+    if is_first_process():
+        print(words)
+    return device
 
 
 def _drop_output() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 from erfattr._model import find_layer
 from erfattr.cli._inputs import chosen_channels
 from erfattr.cli._memory import refuse_sides_beyond_memory
+from erfattr.cli.tiling import tiling_lines
 from erfattr.models.loading import load_model
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.text_table import text_table
+from erfattr.tiling.suggest import suggest_tiling
 
 
 def run(options: argparse.Namespace) -> None:
@@ -22,6 +24,10 @@ def run(options: argparse.Namespace) -> None:
     # Fields depend on no weights: those of the demo network are the only ones that cost nothing.
     model, info = load_model(options.model, "none" if options.model != "demo" else None)
     channels = chosen_channels(options, model, info, options.size)
+    if options.tiling:
+        tiling = suggest_tiling(model, options.size, layer=options.layer, in_channels=channels)
+        print(tiling.to_json() if options.json else "\n".join(tiling_lines(tiling)))
+        return
     fields = receptive_fields(model, options.size, in_channels=channels)
     if options.layer is not None:
         name, _ = find_layer(model, options.layer)

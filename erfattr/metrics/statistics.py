@@ -66,6 +66,15 @@ class MapStatistics:
     source: MapSource | None = None
     computed: tuple[str, ...] = ()
 
+    def __getattr__(self, name: str) -> Any:
+        # Only what is missing comes here. SensitivityMaps gives statistics where ERF gives a tensor.
+        kind = type(self).__name__
+        if hasattr(Tensor, name) and not name.startswith("__"):
+            raise AttributeError(
+                f"{kind} has no {name!r}: the map itself is its mean, statistics.mean.{name}"
+            )
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
 
 class StreamingStatistics:
     """Accumulates per-image maps in float64, in memory that does not grow with their number.

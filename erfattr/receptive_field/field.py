@@ -72,6 +72,11 @@ class ReceptiveField:
         """The stride in whole pixels, each at least 1; ``None`` where it is not whole."""
         return whole_stride(self.stride)
 
+    @property
+    def layout(self) -> Layout | None:
+        """Where rows, columns and channels of the layer's output lie; ``None`` where it is not proven."""
+        return self._layout
+
     def _check(self, unit: Any) -> Unit:
         if unit == "center":
             return self.output_size[0] // 2, self.output_size[1] // 2
@@ -106,13 +111,16 @@ class ReceptiveField:
                 found.append((first + last) / 2)
         return found[0], found[1]
 
-    def bounds(self, unit: Unit | str = "center", *, clipped: bool = False) -> tuple[int, int, int, int]:
+    def bounds(
+        self, unit: Unit | str = "center", *, clipped: bool = False, local: bool = False
+    ) -> tuple[int, int, int, int]:
         """Return (y0, x0, y1, x1) of the box that ``unit`` can depend on; both ends belong to it.
 
         Args:
             unit: (row, column) in the map, or ``"center"``.
             clipped: Give the box of the touched pixels inside the image. By default the box goes on beyond
                 the borders (negative numbers are padding). A unit that saw nothing gives (0, 0, -1, -1).
+            local: Give the unit's own interval: leave out what came through operators that mix positions.
 
         Raises:
             TypeError: ``unit`` is not a pair of integers.
@@ -121,6 +129,8 @@ class ReceptiveField:
         unit = self._check(unit)
         if clipped:
             rows, columns = map(extent, self._touched(unit))
+        elif local:
+            rows, columns = self._rows.local(unit), self._columns.local(unit)
         else:
             rows, columns = self._rows.bounds(unit), self._columns.bounds(unit)
         return rows[0], columns[0], rows[1], columns[1]

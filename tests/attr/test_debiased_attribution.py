@@ -26,7 +26,7 @@ from captum.attr import (
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from erfattr import DeadPixelMap, DebiasedAttribution
+from erfattr import DeadPixelMap, DebiasedAttribution, demo_model, sample_images
 from erfattr.attr.debiased_attribution import debias
 from erfattr.metrics.relief import relief
 
@@ -402,3 +402,27 @@ def test_caller_is_left_untouched(
     assert_same(before, snapshot(resnet))
     assert torch.equal(images, kept)
     assert not images.requires_grad
+
+
+# What other toolkits hand over.
+
+
+def test_numpy_maps_with_a_calibration_that_knows_its_period() -> None:
+    model, images = demo_model(), sample_images(12, 64)
+    debiased = DebiasedAttribution.calibrate(Saliency(model), images)
+    calibration = debiased.sensitivity_map
+    assert calibration.period == (32, 32)
+    cams = np.random.default_rng(0).random((3, 64, 64), dtype=np.float32)
+    found = debias(cams, calibration)
+    assert isinstance(found, np.ndarray)
+    assert (found.shape, found.dtype) == (cams.shape, cams.dtype)
+    expected = debias(torch.from_numpy(cams), calibration.statistics, period=32)
+    assert np.array_equal(found, expected.numpy())
+
+
+def test_target_by_position_is_the_target() -> None:
+    model, images = demo_model(), sample_images(6, 64)
+    for method in (Saliency(model), IntegratedGradients(model)):
+        debiased = DebiasedAttribution(method, torch.rand(64, 64) + 0.5, period=32)
+        # Of Integrated Gradients the second argument is the baseline; here it is always the target.
+        assert torch.equal(debiased.attribute(images[:1], 5), debiased.attribute(images[:1], target=5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -95,3 +97,20 @@ def test_caller_untouched() -> None:
     assert torch.equal(data.detach(), before)
     assert data.requires_grad
     assert statistics.result().mean.abs().sum() > 0
+
+
+def test_statistics_taken_for_a_map_say_where_the_map_is() -> None:
+    from erfattr import imbalance_index
+
+    streaming = StreamingStatistics()
+    streaming.update(torch.rand(4, 8, 8))
+    statistics = streaming.result()
+    with pytest.raises(
+        AttributeError, match=r"has no 'max': the map itself is its mean, statistics\.mean\.max"
+    ):
+        statistics.max()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = statistics.nonsense
+    with pytest.raises(TypeError, match=r"got MapStatistics; the map is its \.mean"):
+        imbalance_index(statistics)
+    assert torch.equal(copy.deepcopy(statistics).mean, statistics.mean)

@@ -108,7 +108,10 @@ def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images"
         help=f"run {batch} a forward pass",
     )
     group.add_argument(
-        "--device", type=word, default="cpu", help="compute on this torch device, such as cpu or cuda"
+        "--device",
+        type=word,
+        default="cpu",
+        help="compute on this torch device, such as cpu or cuda; auto takes a GPU if there is one",
     )
     group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
     group.add_argument(

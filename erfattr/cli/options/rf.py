@@ -34,4 +34,9 @@ def add(commands: Any) -> None:
         help="let the image have so many channels (default: what the model takes)",
     )
     parser.add_argument("--layer", type=word, default=None, help="print only this layer")
+    parser.add_argument(
+        "--tiling",
+        action="store_true",
+        help="print what halo and alignment tiles of the output, or of --layer, need instead",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

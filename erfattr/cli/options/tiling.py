@@ -1,0 +1,51 @@
+"""What ``erfattr tiling`` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erfattr.cli.options.arguments import index_or_key, positive
+from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter, image_options, run_options
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers ``commands``."""
+    parser = commands.add_parser(
+        "tiling",
+        help="how much overlap tiles of large images need",
+        description="Print the halo and the alignment with which tiles, put together, equal the whole image, "
+        "and measure on images what a smaller halo costs: the difference between tiles and whole image over "
+        "the halo. Write the curve (tiling.png) and all numbers (tiling.json).",
+        parents=[
+            image_options("images that the error is measured on", count=4),
+            run_options(
+                seed="the choice of images and of random weights", batch_size=2, batch="so many images"
+            ),
+        ],
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "--weights",
+        default=None,
+        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded "
+        "random initialisation (default: the model's own)",
+    )
+    parser.add_argument("--layer", default=None, help="tile this layer's output instead of the network's")
+    parser.add_argument(
+        "--select",
+        type=index_or_key,
+        default=None,
+        metavar="KEY",
+        help="take this part of an output of several tensors, by index or key",
+    )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="suggest a halo that holds this share of the effective receptive field; 1 is exact",
+    )
+    parser.add_argument(
+        "--points", type=positive, default=8, metavar="N", help="measure at so many halos at most"
+    )

@@ -1,0 +1,29 @@
+# %% [markdown]
+# pytorch-grad-cam gives maps as NumPy arrays; `debias` takes them. It wants to be told how a
+# transformer's tokens lie: `reshape_transform` finds out. Needs `pip install grad-cam`.
+
+# %%
+from __future__ import annotations
+
+import torch
+from captum.attr import Saliency
+from pytorch_grad_cam import GradCAM, GradCAMElementWise
+from torchvision.models import VisionTransformer
+
+from erfattr import debias, demo_model, reshape_transform, sample_images
+from erfattr.attr.calibration import calibrate
+
+model, images = demo_model(), sample_images(20, 64)
+calibration = calibrate(Saliency(model), images[4:])  # knows its map and its period, 32
+with GradCAMElementWise(model=model, target_layers=[model.layer1]) as method:
+    cams = method(images[:4], None)
+debiased = debias(cams, calibration)
+
+# %%
+torch.manual_seed(0)
+vit = VisionTransformer(32, 8, 2, 2, 16, 32)
+layer = vit.encoder.layers.encoder_layer_0
+tokens = reshape_transform(vit, layer, (32, 32))
+with GradCAM(model=vit, target_layers=[layer], reshape_transform=tokens) as method:
+    of_vit = method(images[:1, :, :32, :32], None)
+assert (type(debiased), debiased.shape, of_vit.shape) == (type(cams), (4, 64, 64), (1, 32, 32))
