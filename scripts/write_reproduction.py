@@ -69,6 +69,7 @@ def page() -> str:
     """Return the page as the results and the template make it."""
     sys.path.insert(0, str(ROOT / "examples" / "paper"))
     import paper
+    import verdicts
 
     environment = Environment(
         loader=FileSystemLoader(ROOT / "docs" / "_templates"),
@@ -79,7 +80,7 @@ def page() -> str:
         autoescape=False,
     )
     environment.filters |= {"number": number, "signed": signed, "p_value": p_value}
-    return environment.get_template(TEMPLATE).render(**results(), paper=paper)
+    return environment.get_template(TEMPLATE).render(**results(), paper=paper, rules=verdicts.RULES)
 
 
 def main() -> None:
