@@ -19,6 +19,7 @@ config = ViTConfig(
 model = ViTModel(config).eval()
 
 images = sample_images(4, **image_settings(processor))
-R, statistics = ERF(model, select="last_hidden_state", layer=model).attribute(images, return_statistics=True)
+unit = ERF(model, model, select="last_hidden_state")
+R, statistics = unit.attribute(images, 0, return_statistics=True)  # channel 0: their mean is normalised away
 print(statistics.source.layout)
 assert tuple(R.shape) == image_settings(processor)["size"] == (64, 64)

@@ -19,8 +19,8 @@ calibration = DebiasedAttribution.calibrate(Saliency(model), images[8:]).sensiti
 class Imbalance(quantus.Complexity):
     """L1 of R / mean(R) of each explanation: how unequal neighbouring pixels are."""
 
-    def evaluate_instance(self, x: Any, a: Any, **_: Any) -> float:  # noqa: ARG002, D102
-        return float(imbalance_index(np.abs(a).reshape(a.shape[-2:]), 1, "mean"))
+    def evaluate_batch(self, *_: Any, a_batch: Any, **__: Any) -> Any:  # noqa: D102
+        return np.array([float(imbalance_index(np.abs(a[0]), 1, "mean")) for a in a_batch])
 
 
 raw = Saliency(model).attribute(images[:8], target=5).mean(1, keepdim=True).numpy()

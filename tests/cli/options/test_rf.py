@@ -21,6 +21,7 @@ def test_defaults() -> None:
         "channels": None,
         "layer": None,
         "json": False,
+        "tiling": False,
     }
     assert vars(parse("vgg16")) == expected
 
