@@ -77,6 +77,7 @@ types: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+	$(BIN)/python scripts/check_site.py docs/_build/html
 	@echo "The pages: $$(pwd -P)/docs/_build/html/index.html"
 
 # The hooks call the tools of this environment, so they find it first on the path.

@@ -16,6 +16,8 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    # Brings MathJax into the pages, which ask for nothing from outside. Listed by the name of its folder.
+    "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]

@@ -38,7 +38,7 @@ RULES = {
     "until the test accuracy, measured four times an epoch, first exceeds 90 %, as its "
     "logarithm. Stratified by task as accuracy is by network, two-sided.",
     "translation": "decided on the networks of the new pairs for accuracy: the share of predictions "
-    "that change under a step of one pixel, meaned over all eight steps, stratified by "
+    "that change under a step of one pixel, averaged over all eight steps, stratified by "
     "network, two-sided. The top probability's change is shown beside it and does not "
     "decide.",
     "perturbation_size": "holds where R of the pixels correlates (Spearman, p below 0.05) both with the mean "
