@@ -37,11 +37,11 @@ def tiles_for(tiling: Tiling) -> tuple[int, int]:
 def check(model: nn.Module, seed: int, *, aligned: bool) -> str:
     """Compare tiles with the whole image at the halo that is suggested, and at one step less."""
     draw = random.Random(seed)
-    first = suggest_tiling(model, 96, in_channels=1)
+    first = suggest_tiling(model, 96, in_channels=2)
     size = sized(first, draw, aligned=aligned)
     if aligned:
         size = tuple(-(-length // p) * p for length, p in zip(size, first.alignment, strict=True))  # type: ignore[assignment]
-    tiling = suggest_tiling(model, size, in_channels=1)
+    tiling = suggest_tiling(model, size, in_channels=2)
     assert tiling.exact, tiling.note
     images = networks.noise(size)
     assert tiling_error(model, images, tiling, tiles_for(tiling)).largest == 0
