@@ -24,7 +24,7 @@ def effective_tiling(model: nn.Module, tiling: Tiling, coverage: float, images: 
     """Return the tiling whose halo holds a share of the effective receptive field, and its error.
 
     The share is that of the mean absolute gradient of the centre unit (ERF with ``rectify="abs"``) in the
-    unit's own period and the halo round it. The error is the largest over tiles of the smallest size.
+    unit's own period and the halo round it. The error is the largest over tiles of a quarter of the image.
 
     Args:
         model: The network.

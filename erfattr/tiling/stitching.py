@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -147,7 +147,7 @@ def tiling_error(
         model: The network.
         images: (N, C, H, W); the whole image must fit into memory.
         tiling: What `suggest_tiling` returned, or another.
-        tile_size: As for `stitch`; ``None``: the smallest, whose seams are the most.
+        tile_size: As for `stitch`; ``None``: tiles that keep a quarter of the image along each axis.
 
     Returns:
         The differences, relative to the output of the whole images.
@@ -201,6 +201,15 @@ def _halos(tiling: Tiling, at_most: int) -> list[tuple[int, int]]:
     return [(y * tiling.alignment[0], x * tiling.alignment[1]) for y, x in steps]
 
 
+def quarters(tiling: Tiling, size: Sequence[int]) -> tuple[int, int]:
+    """Return tiles, halo included, that keep a quarter of an image along each axis: seams, and few tiles."""
+    rows, columns = (
+        least + max(0, length // 4 // period - 1) * period
+        for least, period, length in zip(tiling.minimum_tile, tiling.alignment, size, strict=True)
+    )
+    return rows, columns
+
+
 def _whole(network: Dense, images: Tensor) -> Tensor:
     with torch.no_grad(), untouched(network.network), attributes_kept(network), buffers_kept(network):
         return output_of(network, images)
@@ -210,8 +219,7 @@ def _error(
     model: nn.Module, images: Tensor, tiling: Tiling, tile_size: int | tuple[int, int] | None, whole: Tensor
 ) -> TilingError:
     if tile_size is None:
-        height, width = images.shape[-2:]
-        tile_size = min(tiling.minimum_tile[0], height), min(tiling.minimum_tile[1], width)
+        tile_size = quarters(tiling, images.shape[-2:])
     difference = (stitch(model, images, tiling, tile_size) - whole).double()
     largest = float(whole.abs().max()) or 1.0
     size = float(whole.double().square().mean().sqrt()) or 1.0

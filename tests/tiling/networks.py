@@ -26,7 +26,8 @@ def with_integers(model: nn.Module, seed: int) -> nn.Module:
     return model.double().eval()
 
 
-def noise(size: tuple[int, int], channels: int = 1) -> Tensor:
+def noise(size: tuple[int, int], channels: int = 2) -> Tensor:
+    # Two channels: of one, two paths may add up to 0 times its value, and nothing is left to differ.
     # Few equal numbers: the largest of a window, which a pooling takes, lies at its edge as often as not.
     generator = torch.Generator().manual_seed(0)
     return torch.randint(-999, 1000, (4, channels, *size), generator=generator).double()
@@ -110,13 +111,13 @@ def random_unet(seed: int) -> nn.Module:
             downwards(draw, channels, stride), *inner, upwards(draw, channels, stride), Wrap()
         )
         inner = [*convolutions(draw, channels), Sum(under), Wrap(), *convolutions(draw, channels)]
-    return with_integers(nn.Sequential(nn.Conv2d(1, channels, 1), *inner), seed)
+    return with_integers(nn.Sequential(nn.Conv2d(channels, channels, 1), *inner), seed)
 
 
 def random_encoder(seed: int) -> nn.Module:
     """Strides one after the other and no way back, with and without padding: any size will do."""
     draw = random.Random(seed)
-    layers: list[nn.Module] = [nn.Conv2d(1, 2, draw.choice((1, 3)))]
+    layers: list[nn.Module] = [nn.Conv2d(2, 2, draw.choice((1, 3)))]
     for stride in draw.choice(((1,), (2,), (3,), (2, 2), (2, 3), (3, 1, 2))):
         kernel = draw.choice((1, 2, 3, 5))
         padding = draw.choice((0, kernel // 2))
