@@ -244,11 +244,13 @@ def _refuse_same(described: Sequence[MapSource]) -> None:
     """Raise where two sources have turned out to be one: the last layer, and its name."""
     seen: list[tuple[Any, ...]] = []
     for source in described:
-        what = (source.layer, source.unit, source.target, source.layout)
+        what = (source.layer, source.unit, source.layout)
         if what in seen:
-            unit = "" if source.unit is None else f", unit {source.unit}"
-            raise ValueError(f"sources: expected different ones, got {source.layer}{unit} twice")
-        seen.append(what)
+            raise ValueError(
+                f"sources: expected different ones, got {source.layer}, unit {source.unit} twice"
+            )
+        if source.unit is not None:
+            seen.append(what)
 
 
 def _begun(

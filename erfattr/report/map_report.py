@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -202,7 +203,8 @@ def analyse_map(
         dead = float(dead_pixels(statistics, neighborhood=_NEIGHBORHOOD).double().mean())
     orders = (1, 2) if grouped and positive else ()
     corrected = {f"L{order}": corrected_imbalance(statistics, order) for order in orders}
-    of_pixels = relative_error(statistics)
+    # One image has no error.
+    of_pixels = relative_error(statistics) if statistics.n_images > 1 else math.inf
     found = None if grouped_by_label else dependence(statistics)
     return MapReport(
         statistics=statistics,
