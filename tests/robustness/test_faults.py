@@ -90,12 +90,19 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def until_ours() -> float:
+    """Seconds until Python has come to our first line: before that it has no handler."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import erfattr"], check=True)
+    return time.monotonic() - begun
+
+
 @pytest.mark.robust
 @pytest.mark.parametrize("point", range(16))
-def test_ctrl_c_while_importing_is_quiet(point: int, tmp_path: Path) -> None:
-    # Before 0.1 s this is Python itself, which has no handler yet.
+def test_ctrl_c_while_importing_is_quiet(point: int, until_ours: float, tmp_path: Path) -> None:
     process = command(*MAP, folder=tmp_path)
-    time.sleep(0.15 + 0.2 * point)
+    time.sleep(2 * until_ours + 0.2 * point)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)
@@ -473,5 +480,8 @@ def test_a_rank_that_fails_while_loading_ends_the_others_with_a_line(tmp_path: P
     assert ended.returncode != 0
     assert "rank one is ill" in errors
     assert "gloo" not in errors.lower()
-    assert 1 <= len(said(errors)) <= 2
+    # torchrun's own report has a heading that begins with the command's name.
+    lines = [line for line in said(errors) if line != "erfattr FAILED"]
+    assert 1 <= len(lines) <= 2
+    assert all(line.startswith("erfattr map: error: ") for line in lines)
     assert not (tmp_path / "erfattr-output").exists()
