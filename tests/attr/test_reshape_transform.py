@@ -33,7 +33,9 @@ def test_convolutional_maps_stay() -> None:
 
 
 def test_grad_cam_of_a_transformer_is_that_by_hand() -> None:
-    grad_cam = pytest.importorskip("pytorch_grad_cam")
+    grad_cam = pytest.importorskip(
+        "pytorch_grad_cam", reason="OpenCV wants a library of the system", exc_type=ImportError
+    )
     torch.manual_seed(0)
     model = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32).eval()
     layer = model.encoder.layers.encoder_layer_0
