@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +80,25 @@ def test_example_of_the_readme() -> None:
     assert 20 < fit.sigma_x < 112
     assert isinstance(names["imbalance"], Tensor)
     assert 0.05 < names["imbalance"].item() < 1
+
+
+def test_every_name_is_there_without_the_extras_and_says_what_it_needs() -> None:
+    code = """
+import sys
+for name in ("lightning", "lightning.pytorch", "torchmetrics", "timm", "transformers", "quantus"):
+    sys.modules[name] = None
+import torch, erfattr
+for name in erfattr.__all__:
+    getattr(erfattr, name)
+monitor = lambda *_: erfattr.DeadPixelMonitor(torch.rand(2, 3, 8, 8))
+for make in (erfattr.ImbalanceIndex, erfattr.PhaseContrast, monitor):
+    try:
+        make(2)
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    named = [line.split(" needs ")[0] for line in lines]
+    assert named == ["ImbalanceIndex", "PhaseContrast", "DeadPixelMonitor"]
+    assert all(line.endswith("pip install 'erfattr[train]'") for line in lines)

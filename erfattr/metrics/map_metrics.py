@@ -6,11 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from typing_extensions import override
 
 from erfattr._checks import as_map, check_choice
 from erfattr.metrics.imbalance import imbalance_index, phase_contrast, phase_profile
+
+_missing: ImportError | None = None
+try:
+    from torchmetrics import Metric
+except ImportError as error:  # every public name can be looked up without the extras
+    _missing, Metric = error, object  # type: ignore[assignment,misc]
 
 
 class _MeanMap(Metric):
@@ -19,6 +24,11 @@ class _MeanMap(Metric):
     full_state_update = False
 
     def __init__(self, **settings: Any) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"{type(self).__name__} needs torchmetrics, which is not installed ({_missing}): "
+                "pip install 'erfattr[train]'"
+            ) from _missing
         super().__init__(**settings)
         self.total: Tensor
         self.count: Tensor

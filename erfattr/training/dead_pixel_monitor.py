@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -18,6 +15,16 @@ from erfattr._files import writing_file
 from erfattr._model import find_layer
 from erfattr.attr.targets import OutputTarget
 from erfattr.training.monitor import PixelWatch, PixelWatcher
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+_missing: ImportError | None = None
+try:
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.utilities import rank_zero_warn
+except ImportError as error:  # every public name can be looked up without the extras
+    _missing, Callback = error, object  # type: ignore[assignment,misc]
 
 
 class DeadPixelMonitor(Callback):
@@ -61,6 +68,11 @@ class DeadPixelMonitor(Callback):
         batch_size: int = 16,
         target: OutputTarget = "predicted",
     ) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"DeadPixelMonitor needs Lightning, which is not installed ({_missing}): "
+                "pip install 'erfattr[train]'"
+            ) from _missing
         super().__init__()
         self.watcher = PixelWatcher(
             images,
