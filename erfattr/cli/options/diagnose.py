@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from erfattr.cli.options.arguments import positive, size, unit
-from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter
+from erfattr.cli.options.arguments import file, positive, random_seed, size, unit, word
+from erfattr.cli.options.groups import HelpFormatter, model_argument
 
 
 def add(commands: Any) -> None:
@@ -24,13 +24,7 @@ def add(commands: Any) -> None:
         "my_package.models:build --expected, and compare before you train.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument(
-        "--weights",
-        default=None,
-        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded "
-        "random initialisation (default: the model's own)",
-    )
+    model_argument(parser)
     parser.add_argument(
         "--expected",
         action="store_true",
@@ -38,6 +32,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--layer",
+        type=word,
         default="last",
         metavar="LAYER",
         help="forecast the map of this layer's unit; last: the last spatial feature map before global "
@@ -58,6 +53,7 @@ def add(commands: Any) -> None:
     images = parser.add_argument_group("images")
     images.add_argument(
         "--images",
+        type=word,
         default=None,
         metavar="FOLDER|embedded",
         help="measure the map over these images too: a folder, or embedded, the photographs inside "
@@ -82,10 +78,12 @@ def add(commands: Any) -> None:
         "--batch-size", type=positive, default=8, metavar="N", help="run so many images at once"
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random weights and images")
+    run.add_argument(
+        "--seed", type=random_seed, default=0, metavar="N", help="seed of random weights and images"
+    )
     run.add_argument(
         "--output",
-        type=Path,
+        type=file,
         default=Path("erfattr-diagnosis"),
         metavar="FOLDER",
         help="write the results to this folder",

@@ -24,10 +24,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def model_options(
-    weights_help: str = "a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a "
-    "seeded random initialisation (default: the model's own)",
-) -> argparse.ArgumentParser:
+WEIGHTS_HELP = (
+    "a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded random "
+    "initialisation (default: the model's own)"
+)
+
+
+def model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the model as the command's first word, and ``--weights``."""
+    parser.add_argument("model", type=word, help=MODEL_HELP)
+    parser.add_argument("--weights", type=word, default=None, help=WEIGHTS_HELP)
+
+
+def model_options(weights_help: str = WEIGHTS_HELP) -> argparse.ArgumentParser:
     """Return the parent with ``--model`` and ``--weights``."""
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("model")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from erfattr.cli.options.arguments import index_or_key, positive
-from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter, image_options, run_options
+from erfattr.cli.options.arguments import index_or_key, positive, word
+from erfattr.cli.options.groups import HelpFormatter, image_options, model_argument, run_options
 
 
 def add(commands: Any) -> None:
@@ -24,14 +24,10 @@ def add(commands: Any) -> None:
         ],
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("model", help=MODEL_HELP)
+    model_argument(parser)
     parser.add_argument(
-        "--weights",
-        default=None,
-        help="a torchvision weights name such as IMAGENET1K_V1, a checkpoint file, or none for a seeded "
-        "random initialisation (default: the model's own)",
+        "--layer", type=word, default=None, help="tile this layer's output instead of the network's"
     )
-    parser.add_argument("--layer", default=None, help="tile this layer's output instead of the network's")
     parser.add_argument(
         "--select",
         type=index_or_key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,16 @@ from erfattr.forecast._tape import Step
 from erfattr.receptive_field._rules import dims_of
 
 
+def over_reduced(step: Step, grad: Tensor) -> tuple[Tensor, int]:
+    """Return a gradient with the reduced dims as length 1, and how many elements became one."""
+    image = step.read[0]
+    dims = dims_of(step.bound.get("dim"), image.ndim)
+    if not step.bound.get("keepdim", False):
+        for dim in sorted(dims):
+            grad = grad.unsqueeze(dim)
+    return grad, math.prod(image.shape[dim] for dim in dims)
+
+
 @rule("mean")
 def mean(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     """Each of n elements has the weight 1 / n."""
@@ -21,13 +32,7 @@ def mean(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
     if grad is None:
         return None
     image = step.read[0]
-    dims = dims_of(step.bound.get("dim"), image.ndim)
-    count = 1
-    for dim in dims:
-        count *= image.shape[dim]
-    if not step.bound.get("keepdim", False):
-        for dim in sorted(dims):
-            grad = grad.unsqueeze(dim)
+    grad, count = over_reduced(step, grad)
     flow.give(image, (grad / count**flow.power).expand(image.shape))
     return None
 

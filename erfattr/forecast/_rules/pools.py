@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from erfattr.forecast._rules.averages import pooling_steps
+from erfattr.forecast._rules.averages import over_reduced, pooling_steps
 from erfattr.forecast._rules.evening import evened
 from erfattr.forecast._rules.registry import Flow, random, rule
 from erfattr.forecast._tape import Step
-from erfattr.receptive_field._rules import dims_of
 
 
 @rule("max_pool2d_with_indices", "max_pool2d", "mkldnn_max_pool2d")
@@ -64,13 +63,7 @@ def largest(step: Step, moments: list[Tensor | None], flow: Flow) -> str | None:
         return None
     if len(step.read) == 2:
         return "the larger of two tensors is not carried"
-    dims = dims_of(step.bound.get("dim"), image.ndim)
-    count = 1
-    for dim in dims:
-        count *= image.shape[dim]
-    if not step.bound.get("keepdim", False):
-        for dim in sorted(dims):
-            grad = grad.unsqueeze(dim)
+    grad, count = over_reduced(step, grad)
     flow.give(image, (grad * flow.gate(1 / count, 1 / count)).expand(image.shape))
     return None
 
