@@ -101,19 +101,27 @@ def main() -> None:
     )
     parser.add_argument("--variants", nargs="+", default=["original", "padded_fresh"], metavar="VARIANT")
     parser.add_argument("--seeds", type=int, default=5, help="number of runs of a variant at most")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=6.0, help="end after so long (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("gpu-results", "runs"), help="folder of the runs")
     parser.add_argument("--previous", type=Path, default=None, help="JSON file of an earlier call")
     parser.add_argument("--json", type=Path, default=Path("gpu-results", "table4.json"))
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare the test images")
+    parser.add_argument("--no-graph", action="store_true", help="train without a CUDA graph")
+    parser.add_argument("--epochs", type=int, default=None, help="end every run after so many")
     parser.add_argument("--rehearse", action="store_true", help="toy size, on the processor")
     given = parser.parse_args()
     begun = time.perf_counter()
     name = given.model or ("demo" if given.rehearse else "resnet101")
-    recipe: Recipe = find_recipe("micro_object", **(TOY if given.rehearse else {"stop_after": 0}))
+    changes = TOY if given.rehearse else {"stop_after": 0}
+    if given.epochs is not None:
+        changes = {**changes, "epochs": given.epochs}
+    recipe: Recipe = find_recipe("micro_object", **changes)
     hardware = Hardware("cpu", resident=True)
     if not given.rehearse:
-        hardware = Hardware("gpu", 1, "bf16-mixed", given.workers, resident=True)
+        hardware = Hardware(
+            "gpu", 1, "bf16-mixed", given.workers, resident=True, cuda_graph=not given.no_graph
+        )
     source = find_images(given.data)
     images = TrainingImages(source, recipe)
     settings = {
@@ -141,7 +149,8 @@ def main() -> None:
     folder = given.runs
     try:
         maps = images.maps(16 if given.rehearse else 256)
-        for seed in range(2 if given.rehearse else given.seeds):
+        first = given.first_seed
+        for seed in range(first, first + (2 if given.rehearse else given.seeds)):
             data = images.prepared(seed)
             original = build(name, seed)
             for variant in given.variants:
@@ -149,6 +158,7 @@ def main() -> None:
                     continue
                 folder = given.runs / name / variant / f"seed-{seed}"
                 model = make_variant(variant, original, seed)
+                started = time.perf_counter()
                 run = train(model, recipe, data, folder, seed=seed, hardware=hardware)
                 trained = run.model if given.rehearse else run.model.cuda()
                 use = measure_pixel_use(trained, maps, 64)
@@ -164,6 +174,7 @@ def main() -> None:
                 save()
                 seconds, speed = time.perf_counter() - begun, run.history[-1]["images_per_second"]
                 said = f"epoch {run.epochs_to_target}, {speed:.0f} images a second, L1 {use.l1.value:.3f}"
+                said += f", {(time.perf_counter() - started) / len(run.history):.1f} s an epoch in all"
                 print(f"{seconds:5.0f} s  seed {seed}, {variant}: {said}", flush=True)
         save()
     except Ended:

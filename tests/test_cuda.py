@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,50 @@ def test_training(resident: bool, device: torch.device, folder: Path, tmp_path: 
     assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(weights[key], value) for key, value in run.model.state_dict().items())
+
+
+class DrawsOnTheHost(DemoNet):
+    """Leaves something out by a number that is drawn on the processor, as LayerDrop does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if torch.rand(()) < 0.5 else 2.0)
+
+
+@pytest.mark.parametrize("kind", [DemoNet, DrawsOnTheHost])
+def test_a_graph_trains_as_the_plain_way_does(
+    kind: type[DemoNet], device: torch.device, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lightning", reason="needs the extra train")
+    from erfattr.training.data import TrainingImages, find_images
+    from erfattr.training.hardware import Hardware
+    from erfattr.training.recipes import find_recipe
+    from erfattr.training.runs import train
+
+    recipe = find_recipe("micro_object_cpu", epochs=3, batch_size=16)
+    data = TrainingImages(find_images(folder), recipe).prepared(0)
+    torch.manual_seed(0)
+    model = kind(2)
+    on_gpu = device.type == "cuda"
+    plain, graphed = (
+        Hardware("gpu" if on_gpu else "cpu", resident=True, cuda_graph=cuda_graph)
+        for cuda_graph in (False, True)
+    )
+    expected = train(model, recipe, data, tmp_path / "plain", seed=1, hardware=plain)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = train(model, recipe, data, tmp_path / "graphed", seed=1, hardware=graphed)
+    said = [str(warning.message) for warning in caught if "CUDA graph" in str(warning.message)]
+    refused = "no CUDA graph: the network draws random numbers on the processor; it is trained without"
+    assert said == ([refused] if on_gpu and kind is DrawsOnTheHost else [])
+    assert "forward" not in vars(run.model)
+    for mine, its in zip(run.history, expected.history, strict=True):
+        assert mine["loss"] == pytest.approx(its["loss"], rel=1e-2)
+    for name, value in expected.model.state_dict().items():
+        # Running statistics count every step once: capturing is no step.
+        if name.endswith("num_batches_tracked"):
+            assert torch.equal(run.model.state_dict()[name], value)
+        if name.endswith("running_mean"):
+            assert torch.allclose(run.model.state_dict()[name], value, atol=2e-2)
 
 
 def test_two_threads_on_two_streams(device: torch.device, images: Tensor) -> None:

@@ -52,9 +52,15 @@ def original_model(options: argparse.Namespace, classes: int, seed: int) -> nn.M
 
 def hardware(options: argparse.Namespace) -> Hardware:
     """Return where to train, which this machine has."""
-    chosen = Hardware(
-        options.accelerator, options.devices, options.precision, options.workers, options.resident
-    )
+    with naming(cuda_graph="--cuda-graph"):
+        chosen = Hardware(
+            options.accelerator,
+            options.devices,
+            options.precision,
+            options.workers,
+            options.resident,
+            options.cuda_graph,
+        )
     chosen.check_available()
     return chosen
 

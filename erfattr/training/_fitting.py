@@ -7,7 +7,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -26,6 +27,7 @@ from torch.utils.data.distributed import DistributedSampler
 from erfattr._files import read_whole, write_whole
 from erfattr._model import untouched
 from erfattr.datasets.augmented_images import AugmentedDataset
+from erfattr.training._cuda_graph import capture
 from erfattr.training.data import TrainingData
 from erfattr.training.hardware import Hardware
 from erfattr.training.recipes import Recipe
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 CHECKPOINT = "last.ckpt"
 # Steps on a GPU between two looks at the loss.
 _LOOK_AFTER = 32
+# Batches of training that an evaluation of images on the device takes at once.
+_RESIDENT_BATCHES = 4
 
 
 class NonFiniteLossError(ValueError):
@@ -99,6 +103,7 @@ class Fitting(LightningModule):
         self.best: Best | None = None
         self.accuracy = math.nan
         self._metric = self.task.metric()
+        self._step: Callable[[Tensor], Tensor] | None = None
         self._losses: list[Tensor] = []
         # The first step at which the accuracy exceeded the target, where it is looked at within epochs.
         self._first_step_above: int | None = None
@@ -131,6 +136,7 @@ class Fitting(LightningModule):
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=True if self._root.type == "cuda" else None,
         )
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine}}
@@ -170,7 +176,7 @@ class Fitting(LightningModule):
                 part,
                 self.recipe,
                 self._root,
-                batch_size=self._batch_size,
+                batch_size=_RESIDENT_BATCHES * self._batch_size,
                 num_workers=self.hardware.num_workers,
                 share=self._share,
             )
@@ -217,7 +223,10 @@ class Fitting(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of a batch."""
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels)
+        if self._step is None:
+            graphed = self.hardware.cuda_graph and images.is_cuda
+            self._step = capture(self.model, self.forward, images) if graphed else self.forward
+        loss = F.cross_entropy(self._step(images), labels)
         self._losses.append(loss.detach())
         # A GPU works on while the next steps are queued; to look at a loss is to wait for it.
         if loss.device.type != "cuda" or len(self._losses) >= _LOOK_AFTER:
@@ -307,6 +316,7 @@ class Fitting(LightningModule):
     def finish(self) -> Outcome:
         """Give the network the weights that the task selects, and measure them on the test images."""
         epoch = len(self.history)
+        self._step = None  # the graph's memory
         if self.task.keeps_best and self.best is not None:
             epoch = self.best["epoch"]
             self.model.load_state_dict(self.best["weights"])
@@ -354,6 +364,9 @@ def make_trainer(folder: Path, epochs: int, hardware: Hardware, *, show_progress
     ]
     if show_progress:
         callbacks.append(TQDMProgressBar(leave=True))
+    checkpoints: CheckpointIO = _WholeCheckpoints()
+    if hardware.cuda_graph:  # a GPU that is this busy does not wait for the disk
+        checkpoints = AsyncCheckpointIO(checkpoints)
     return Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -361,7 +374,7 @@ def make_trainer(folder: Path, epochs: int, hardware: Hardware, *, show_progress
         max_epochs=epochs,
         callbacks=callbacks,
         logger=CSVLogger(folder, name="log"),
-        plugins=[_WholeCheckpoints()],
+        plugins=[checkpoints],
         default_root_dir=folder,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

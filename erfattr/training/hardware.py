@@ -31,10 +31,15 @@ class Hardware:
         resident: Keep the images on the device and change them there, a batch at a time
             (`ResidentBatches`): a fast GPU does not wait for processors. The changes are drawn from the same
             distributions, but are not those of a run without it.
+        cuda_graph: Replay a step's forward and backward pass as one CUDA graph, and write checkpoints in a
+            thread: a fast GPU does not wait for one processor. For networks that do the same in every step;
+            needs ``resident``, one device and, to have an effect, a GPU. A network that cannot be captured is
+            trained without, with a warning.
 
     Raises:
-        TypeError: ``devices`` or ``num_workers`` is not an integer, or ``resident`` not a boolean.
-        ValueError: an unknown word, or a number that is too small.
+        TypeError: ``devices`` or ``num_workers`` is not an integer, ``resident`` or ``cuda_graph`` not a
+            boolean.
+        ValueError: an unknown word, a number that is too small, or ``cuda_graph`` without what it needs.
     """
 
     accelerator: str = "auto"
@@ -42,6 +47,7 @@ class Hardware:
     precision: Precision = "32-true"
     num_workers: int = 0
     resident: bool = False
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         check_choice("accelerator", self.accelerator, ACCELERATORS)
@@ -49,6 +55,11 @@ class Hardware:
         check_choice("precision", self.precision, PRECISIONS)
         check_non_negative_int("num_workers", self.num_workers)
         check_bool("resident", self.resident)
+        check_bool("cuda_graph", self.cuda_graph)
+        if self.cuda_graph and not self.resident:
+            raise ValueError("cuda_graph: expected resident=True beside it, got resident=False")
+        if self.cuda_graph and self.devices != 1:
+            raise ValueError(f"cuda_graph: expected devices=1 beside it, got devices={self.devices}")
 
     def check_available(self) -> None:
         """Raise unless this machine has it, before anything long begins.

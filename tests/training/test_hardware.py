@@ -17,6 +17,7 @@ def test_the_default_is_one_device_in_single_precision() -> None:
         "precision": "32-true",
         "num_workers": 0,
         "resident": False,
+        "cuda_graph": False,
     }
 
 
@@ -28,6 +29,17 @@ def test_the_default_is_one_device_in_single_precision() -> None:
         ({"devices": "2"}, TypeError, "devices: expected a positive integer, got '2'"),
         ({"precision": "fp8"}, ValueError, "precision: expected one of '32-true'"),
         ({"resident": 1}, TypeError, "resident: expected True or False, got 1"),
+        ({"cuda_graph": 1}, TypeError, "cuda_graph: expected True or False, got 1"),
+        (
+            {"cuda_graph": True},
+            ValueError,
+            "cuda_graph: expected resident=True beside it, got resident=False",
+        ),
+        (
+            {"cuda_graph": True, "resident": True, "devices": 2},
+            ValueError,
+            "cuda_graph: expected devices=1 beside it, got devices=2",
+        ),
         ({"num_workers": -1}, ValueError, "num_workers: expected an integer of at least 0, got -1"),
         ({"num_workers": 0.5}, TypeError, "num_workers: expected an integer of at least 0, got 0.5"),
     ],

@@ -196,6 +196,11 @@ def training_options() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the images in the GPU's memory and change them there, for a GPU that waits for --workers",
     )
+    hardware.add_argument(
+        "--cuda-graph",
+        action="store_true",
+        help="with --resident: replay each step as one CUDA graph, for a GPU that waits for a processor",
+    )
     hardware.add_argument("--no-progress", action="store_true", help="show no progress bar")
     return parent
 
