@@ -25,7 +25,7 @@ from erfattr._files import write_json, writing, writing_file
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "gpu"
 PAGE = ROOT / "docs" / "gpu.md"
-PARTS = ("tests", "speed", "attack", "training")
+PARTS = ("tests", "speed", "attack", "training", "training_plain")
 MISSING = "not yet measured"
 
 

@@ -410,6 +410,9 @@ def quiet() -> Iterator[None]:
                 "The dirpath has changed",  # which ModelCheckpoint minds, and a run that is resumed does not
                 "Experiment logs directory",
                 ".*LeafSpec",
+                # Of a CUDA graph, whose capture began with a stream of its own.
+                "The AccumulateGrad node's stream does not match",
+                "Attempting to run cuBLAS, but there was no current CUDA context",
             ):
                 warnings.filterwarnings("ignore", message)
             yield
