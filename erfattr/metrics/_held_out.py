@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erfattr.metrics.imbalance import window_mean
+from erfattr.metrics.jackknife import FEWEST_FOR_TWO
 
 # Periods of a checkerboard that are looked for: strides of networks that halve their maps, patches of 14.
 _PERIODS = (2, 4, 8, 14, 16, 32)
@@ -31,8 +32,9 @@ TINY = 1e-300
 class Moments(NamedTuple):
     """Means over differences x, their predictions m and what these miss, r = x - m, in classes of |m| / s.
 
-    Each is (G + 1, classes): of all pairs (g, h) of held-out groups, then of the pairs without each group. A
-    difference counts as 0 outside its class, so the sum over classes is the mean over all differences.
+    Each is (1 + G + D, classes): of all pairs (g, h) of held-out groups, then of the pairs without each
+    group, then of those without both groups of each of the D pairs of `held_out_pairs`. A difference counts
+    as 0 outside its class, so the sum over classes is the mean over all differences.
 
     Moments of r, not of x: where a prediction is good, those of x would cancel to rounding.
 
@@ -55,6 +57,14 @@ class Moments(NamedTuple):
     r_g_r_h: Tensor
 
 
+def held_out_pairs(groups: int) -> list[tuple[int, int]]:
+    """Return the pairs of groups that are held out together: all of up to 16 groups, neighbours of more."""
+    reach = max(1, _PAIRS // groups)
+    return [
+        (g, h) for g, h in itertools.combinations(range(groups), 2) if min(h - g, groups - h + g) <= reach
+    ]
+
+
 def held_out_moments(sums: Tensor, sizes: Tensor, order: int) -> Moments:
     """Return the moments of predictions and of what they miss, over both axes of a map.
 
@@ -64,10 +74,7 @@ def held_out_moments(sums: Tensor, sizes: Tensor, order: int) -> Moments:
         order: 1 for first differences, 2 for second ones.
     """
     groups = len(sizes)
-    reach = max(1, _PAIRS // groups)
-    pairs = [
-        (g, h) for g, h in itertools.combinations(range(groups), 2) if min(h - g, groups - h + g) <= reach
-    ]
+    pairs = held_out_pairs(groups)
     envelopes = torch.stack([_envelope(group_sum) for group_sum in sums])
     totals, terms = sums.new_zeros(len(pairs), len(Moments._fields), _CLASSES), 0
     for axis in (0, 1):
@@ -82,7 +89,8 @@ def held_out_moments(sums: Tensor, sizes: Tensor, order: int) -> Moments:
     held = torch.tensor(pairs)
     # The first row keeps all pairs, row 1 + g those without group g; a pair counts by its products of images.
     kept = (held[None] != torch.arange(groups)[:, None, None]).all(2)
-    weights = torch.cat([torch.ones_like(kept[:1]), kept]) * sizes[held].prod(1)
+    without_two = kept[held].all(1) if groups >= FEWEST_FOR_TWO else kept[:0]
+    weights = torch.cat([torch.ones_like(kept[:1]), kept, without_two]) * sizes[held].prod(1)
     means = torch.einsum("gp,pkc->gkc", weights / weights.sum(1, keepdim=True), totals)
     return Moments(*(means / terms).unbind(1))
 

@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 
 from erfattr._checks import check_choice
-from erfattr.metrics._held_out import TINY, Moments, held_out_moments, noise_floor
+from erfattr.metrics._held_out import (
+    TINY,
+    Moments,
+    held_out_moments,
+    held_out_pairs,
+    noise_floor,
+)
 from erfattr.metrics.imbalance import imbalance_index
 from erfattr.metrics.jackknife import (
+    FEWEST_FOR_TWO,
     group_sums,
+    second_order_share,
     signal_share,
     signed_root,
     standard_error,
@@ -247,11 +255,13 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
     # Squares of gradients would leave the range of floating-point numbers in the end.
     scale = stats.mean.abs().max().item()
     sums = sums / scale
-    means = with_and_without(sums.mean((1, 2))) / with_and_without(sizes)
+    groups = len(sizes)
+    pairs = held_out_pairs(groups) if groups >= FEWEST_FOR_TWO else []
+    means = _means_without(sums.mean((1, 2)), sizes, pairs)
     unit = torch.full_like(means, 1 / scale) if normalize == "none" else means
 
     s, b_m, shape, v = _classes(held_out_moments(sums, sizes, order))
-    epsilon = standard_error(v[0], v[1:], sizes)
+    epsilon = standard_error(v[0], v[1 : 1 + groups], sizes)
     v_held_back = v * signal_share(v**2, epsilon**2)
     lower = (s * b_m).sum(1)
     # A negative v comes of noise as often as a positive one: its term is subtracted, so that they cancel.
@@ -260,7 +270,8 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
 
     # The jackknife is one of squares: an index near zero is no smooth function of the images, its square is.
     squares = values * values.abs()
-    root = signed_root(squares[0], squares[1:], sizes)
+    one, two = squares[1 : 1 + groups], squares[1 + groups :]
+    root = signed_root(squares[0], one, sizes, share=second_order_share(squares[0], one, two, pairs))
     # The most that lies beyond the prediction, an error epsilon above what was found.
     variance = shape[0] * (v[0].clamp_min(0) + epsilon)
     upper = (s[0] * (b_m[0] ** 2 + variance).sqrt()).sum()
@@ -277,6 +288,16 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
         shape_error=unknown,
     )
     return _Fit(estimate, root.influence, unknown)
+
+
+def _means_without(sums: Tensor, sizes: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """Return the mean over all images, those without each group, and those without both of each pair."""
+    held = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+
+    def left(values: Tensor) -> Tensor:
+        return torch.cat([with_and_without(values), values.sum() - values[held].sum(1)])
+
+    return left(sums) / left(sizes)
 
 
 def _classes(moments: Moments) -> _Classes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from erfattr._checks import check_fraction, check_not_negative, check_positive_int
 from erfattr.metrics.imbalance import phase_contrast, phase_profile
-from erfattr.metrics.jackknife import group_sums, mean_product, pseudo_values, signed_root, standard_error
+from erfattr.metrics.jackknife import group_sums, pseudo_values, root_mean_product, standard_error
 from erfattr.metrics.statistics import MapStatistics
 
 
@@ -167,9 +167,7 @@ def estimate_phase_profile(stats: MapStatistics, period: int | tuple[int, int]) 
             for group_sum, size in zip(sums, sizes, strict=True)
         ]
     )
-    square, squares_without = mean_product((pseudo_values(profile, without, sizes) - 1).flatten(1))
-    # Pseudo-values count alike, whatever the sizes of their groups.
-    root = signed_root(square, squares_without, torch.ones_like(sizes))
+    root = root_mean_product((pseudo_values(profile, without, sizes) - 1).flatten(1))
     return PhaseEstimate(
         profile=profile,
         standard_error=standard_error(profile, without, sizes),

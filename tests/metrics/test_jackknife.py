@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from scipy.stats import sem
 from erfattr.metrics.jackknife import (
     group_sums,
     influence,
-    mean_product,
     pseudo_values,
+    root_mean_product,
+    second_order_share,
     signal_share,
     signed_root,
     standard_error,
@@ -65,9 +68,68 @@ def test_influence_of_unequal_groups_is_busings_formula() -> None:
 def test_mean_product_leaves_out_what_a_row_has_with_itself() -> None:
     # By entry 1 * 2 + 1 * 3 + 2 * 3 = 11 over 3 pairs; without one row the product of the other two.
     rows = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], dtype=torch.float64)
-    mean, without = mean_product(rows)
-    assert mean.item() == pytest.approx(11 / 3, rel=1e-12)
-    assert without.tolist() == pytest.approx([6, 3, 2], rel=1e-12)
+    found = root_mean_product(rows)
+    without = torch.tensor([6.0, 3.0, 2.0], dtype=torch.float64)
+    expected = signed_root(torch.tensor(11 / 3, dtype=torch.float64), without, torch.ones(3).double())
+    assert found.value == pytest.approx(math.sqrt(11 / 3), rel=1e-12)
+    assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-12)
+
+
+PAIRS = list(itertools.combinations(range(8), 2))
+EIGHT = torch.ones(8, dtype=torch.float64)
+
+
+def mean_product(rows: torch.Tensor) -> torch.Tensor:
+    products = rows @ rows.T / rows.shape[1]
+    return (products.sum() - products.trace()) / (len(rows) * (len(rows) - 1))
+
+
+def left_out(
+    statistic: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a statistic of eight rows, those without each one, and those without two."""
+
+    def without(*some: int) -> torch.Tensor:
+        return statistic(rows[[row for row in range(8) if row not in some]])
+
+    one = torch.stack([without(row) for row in range(8)])
+    return statistic(rows), one, torch.stack([without(*pair) for pair in PAIRS])
+
+
+def test_estimates_without_two_rows_are_those_of_the_other_rows() -> None:
+    rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double() + 1
+    whole, one, two = left_out(mean_product, rows)
+    share = second_order_share(whole, one, two, PAIRS)
+    assert 6 / 14 < share < 1
+    expected = signed_root(whole, one, EIGHT, share)
+    assert root_mean_product(rows).standard_error == pytest.approx(expected.standard_error, rel=1e-12)
+
+
+def test_nothing_is_counted_twice_of_a_mean() -> None:
+    rows = torch.randn(8, generator=torch.Generator().manual_seed(0)).double()
+    whole, one, two = left_out(torch.mean, rows)
+    assert second_order_share(whole, one, two, PAIRS) == pytest.approx(1, abs=1e-12)
+    assert second_order_share(whole, one, two[:0], []) == 1
+
+
+@pytest.mark.parametrize(
+    # Without a signal the jackknife says more than twice the variance; with a strong one it is right.
+    ("signal", "said", "corrected"),
+    [(0.0, 14 / 6, 1.4), (2.0, 1.04, 1.02)],
+)
+def test_variance_of_a_mean_product_is_nearer_to_its_spread(
+    signal: float, said: float, corrected: float
+) -> None:
+    drawn = torch.randn(1500, 8, 50, generator=torch.Generator().manual_seed(1)).double() + signal
+    squares, variances, shares = [], [], []
+    for rows in drawn:
+        whole, one, two = left_out(mean_product, rows)
+        squares.append(whole)
+        variances.append(standard_error(whole, one, EIGHT).square())
+        shares.append(second_order_share(whole, one, two, PAIRS))
+    spread, stated = torch.stack(squares).var(), torch.stack(variances)
+    assert (stated.mean() / spread).item() == pytest.approx(said, rel=0.05)
+    assert ((stated * torch.tensor(shares)).mean() / spread).item() == pytest.approx(corrected, rel=0.05)
 
 
 @pytest.mark.parametrize(
