@@ -33,18 +33,19 @@ def exact_tiling(network: Dense, size: tuple[int, int], channels: int, *, check:
     seen = operators_seen(
         network, first, in_channels=channels, layer=network.layer and f"network.{network.layer}"
     )
+    problems = _problems(seen)
+    besides = "".join(f"; {problem}" for problem in problems)
     if len(seen.output_shape) != 4:
         raise ValueError(
             f"model: expected an output with positions (N, C, H, W), got shape {seen.output_shape}; name the "
-            "layer that is wanted"
+            f"layer that is wanted{besides}"
         )
     rf = theoretical_receptive_field(network, None, first, in_channels=channels)
     if rf.output_size != seen.output_shape[2:]:
         raise ValueError(
             f"model: expected an output (N, C, H, W), got one of shape {seen.output_shape} with a map of "
-            f"{rf.output_size[0]} x {rf.output_size[1]}"
+            f"{rf.output_size[0]} x {rf.output_size[1]}{besides}"
         )
-    problems = _problems(seen)
     if any(period >= length for period, length in zip(seen.period, first, strict=True)):
         tiling = _padded(network, size, first, channels)
         if tiling is not None:

@@ -22,7 +22,7 @@ NEEDS = {
     "use_with_quantus.py": "quantus",
 }
 # With another toolkit: what is to be seen is how little it takes.
-NEIGHBOURS = {"captum_layers.py", *NEEDS} - {"pad_kernels_and_train.py", "use_with_quantus.py"}
+NEIGHBOURS = {"captum_layers.py", *NEEDS} - {"pad_kernels_and_train.py"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

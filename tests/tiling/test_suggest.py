@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -286,3 +287,23 @@ def test_classifier_has_no_positions() -> None:
         suggest_tiling(model, 64)
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module"):
         suggest_tiling(torch.relu, 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "words"),
+    [
+        (
+            torchvision.models.swin_t,
+            "features",
+            r"map of 7 x 7; no finite halo .*features.1.0.attn",
+        ),
+        (
+            torchvision.models.vit_b_16,
+            "encoder",
+            r"layer that is wanted; no finite halo .*self_attention",
+        ),
+    ],
+)
+def test_attention_is_named_where_the_layout_is_refused(model: Any, layer: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        suggest_tiling(model(weights=None), 224, layer=layer)

@@ -98,6 +98,22 @@ def test_loggers_hold_numbers_and_a_figure(tmp_path: Path) -> None:
     assert with_monitor.net.training
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_weights_and_biases_holds_numbers_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="needs wandb")
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, project="pixels", offline=True)
+    train(tmp_path, [logger], DeadPixelMonitor(IMAGES, share=1.0, network="net"))
+    assert set(logger.experiment.summary.keys()) >= NAMES
+    logger.experiment.finish()
+    assert len([*tmp_path.rglob("media/images/dead_pixels/map*.png")]) == 2
+
+
 def test_network_that_is_not_there_is_refused_before_an_epoch(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no layer 'nett'; nearest: net"):
         train(tmp_path, False, DeadPixelMonitor(IMAGES, network="nett"))
