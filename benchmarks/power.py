@@ -11,6 +11,7 @@ of period 4 (a pixel in 16, `dead_pixels`) and, of period 32, 64 of the 1,024 ph
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def measure(repeats: int, counts: list[int]) -> list[dict[str, Any]]:
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw the share found above, the falsely marked ones below, a column for each test."""
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for column, test in enumerate(("dead_pixels", "weak_phases")):
         here = [row for row in rows if row["test"] == test]
@@ -100,10 +101,19 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                 axes[0, column].plot(images, [100 * row["found"] for row in of], label=label, **style)
                 axes[1, column].plot(images, [row["falsely_marked"] for row in of], **style)
         what = "pixels" if test == "dead_pixels" else "phases of period 32"
-        axes[0, column].set(title=test, ylabel=f"weak {what} found (%)", ylim=(-3, 103), xscale="log")
-        axes[0, column].legend(fontsize=6)
+        axes[0, column].set(
+            title=f"{test}: {what}", ylabel=f"weak {what.split()[0]} found (%)", ylim=(-3, 103), xscale="log"
+        )
+        handles, labels = axes[0, column].get_legend_handles_labels()
+        axes[1, column].legend(
+            handles, labels, fontsize=7, ncol=1, loc="upper center", bbox_to_anchor=(0.5, -0.22)
+        )
         most = here[0]["of"]
-        axes[1, column].set(xlabel="images", ylabel=f"falsely marked a map, of {most:,}", ylim=(-0.05, None))
+        axes[1, column].set(
+            xlabel="images",
+            ylabel=f"falsely marked a map, of {most:,}",
+            ylim=(-0.1, max(3, *(row["falsely_marked"] for row in here))),
+        )
         axes[1, column].set_xticks(sorted({row["images"] for row in rows}))
         axes[1, column].xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
         axes[1, column].xaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -117,7 +127,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20, help="maps for each point (default: %(default)s)")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of images")
     parser.add_argument("--output", type=Path, default=Path("power"), help="folder (default: %(default)s)")
+    parser.add_argument("--redraw", action="store_true", help="draw the numbers that --output holds")
     given = parser.parse_args()
+    if given.redraw:
+        rows = json.loads((given.output / "power.json").read_text(encoding="utf-8"))["rows"]
+        draw(rows).savefig(given.output / "power.png", dpi=110)
+        return
     torch.set_num_threads(1)
     rows = measure(given.repeats, given.counts)
     given.output.mkdir(parents=True, exist_ok=True)

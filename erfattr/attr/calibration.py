@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from captum.attr import Attribution, LayerAttribution, NeuronAttribution
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from erfattr._batches import (
     NOT_FINITE,
@@ -24,6 +23,7 @@ from erfattr._batches import (
 )
 from erfattr._checks import check_choice, check_positive_int, describe
 from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
+from erfattr._progress import progress
 from erfattr.attr.targets import OutputTarget, named_classes
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
 from erfattr.receptive_field.field import total_stride
@@ -124,7 +124,7 @@ def calibrate(
     with (
         untouched(model),
         _numpy_state_kept(),
-        tqdm(total=count_images(inputs, max_examples), unit="image", disable=not show_progress) as bar,
+        progress(count_images(inputs, max_examples), show=show_progress) as bar,
     ):
         for first_index, images, labels in numbered_batches(
             inputs, target == "label", max_examples=max_examples

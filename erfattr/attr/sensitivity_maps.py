@@ -11,7 +11,6 @@ from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from erfattr._batches import (
     NOT_FINITE,
@@ -32,6 +31,7 @@ from erfattr._checks import (
 )
 from erfattr._model import refuse_batch_statistics, untouched
 from erfattr._processes import Distributed, agree, sharing
+from erfattr._progress import progress
 from erfattr.attr._gradients import Batch
 from erfattr.attr._precision import Precision
 from erfattr.attr._run import Placement, Run, begin_run
@@ -318,7 +318,7 @@ class SensitivityMaps:
         run: Run | None = None
         pending: list[Finite] = []
         total = count_images(inputs, max_examples)
-        with tqdm(total=total, initial=start, unit="image", disable=not show_progress) as bar:
+        with progress(total, show=show_progress, start=start) as bar:
             for first_index, images, labels in numbered_batches(
                 inputs, wants_labels, max_examples=max_examples, start=start, share=share
             ):

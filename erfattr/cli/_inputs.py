@@ -158,7 +158,8 @@ def chosen_images(options: argparse.Namespace, preparation: Preparation) -> Chos
         "files": [str(path.relative_to(root)) for path in files.paths],
         "sha256_of_all_files": files.seal(),
     }
-    return ChosenImages(ImageLoader(files, options.batch_size), described, files)
+    loader = ImageLoader(files, options.batch_size, getattr(options, "workers", 0))
+    return ChosenImages(loader, described, files)
 
 
 def colored(pixels: Tensor) -> Tensor:

@@ -5,22 +5,52 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from erfattr import __version__
+from erfattr._checks import suggest
 from erfattr.cli._failures import Signals, meaningful, say, told
+from erfattr.cli._lists import SHELLS, ListModels, PrintCompletion
 from erfattr.cli.options.arguments import joined
+from erfattr.cli.options.groups import ON_CPU, ON_GPU, HelpFormatter
 
 _COMMANDS = ("map", "rf", "diagnose", "tiling", "train", "compare", "debias", "attack")
 
 
 class _Parser(argparse.ArgumentParser):
+    """Takes numbers in several words, and suggests what a mistyped word may have meant."""
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         return super().parse_known_args(joined(sys.argv[1:] if args is None else args), namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all words; those that no option takes are an error with suggestions."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = _options_of(self, getattr(found, "command", None))
+            nearest = "".join(suggest(word.partition("=")[0], known) for word in unknown if word[:1] == "-")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{nearest}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and the nearest of the words that can be chosen."""
+        match = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message)
+        if match is not None:
+            message += suggest(match[1], re.findall(r"[^\s',]+", match[2]))
+        super().error(message)
+
+
+def _options_of(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+    """Return the options of a command, or those of none."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and command in action.choices:
+            parser = action.choices[command]
+    return [word for word in parser._option_string_actions if word.startswith("--")]
 
 
 class _Parsed(NamedTuple):
@@ -49,10 +79,29 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     parser = _Parser(
         prog="erfattr",
         description="Which pixels a vision network really uses, and which are half dead.",
-        epilog="erfattr COMMAND --help lists the options of a command.",
+        epilog="erfattr COMMAND --help lists the options of a command, with an example.\n\n"
+        "Exit status: 0 done, 1 the run failed, 2 the input does not serve, 3 what --fail-if names holds, "
+        "130 interrupted.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"erfattr {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--list-models",
+        nargs="?",
+        const="",
+        metavar="WORD",
+        action=ListModels,
+        default=argparse.SUPPRESS,
+        help="list the networks that --model takes, or those with WORD in their name, and exit",
+    )
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        action=PrintCompletion,
+        default=argparse.SUPPRESS,
+        help="print what makes this shell complete erfattr's words, and exit (needs shtab)",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in _COMMANDS:
         import_module(f"erfattr.cli.options.{name}").add(commands)
     for command in commands.choices.values():
@@ -68,6 +117,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 def _parsed(arguments: Sequence[str] | None) -> _Parsed:
     parser, commands = _parsers()
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        parser.exit()
     command = commands[options.command]
     debug = vars(options).pop("debug", False) or os.environ.get("ERFATTR_DEBUG", "") not in ("", "0")
     positional = {
@@ -84,8 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The status of the process: 0; 1 for a run that failed; 2 for input that does not serve; 130, 143 or
-        129 when Ctrl-C, SIGTERM or SIGHUP ended it.
+        The status of the process: 0; 1 for a run that failed; 2 for input that does not serve; 3 where what
+        ``--fail-if`` names holds; 130, 143 or 129 when Ctrl-C, SIGTERM or SIGHUP ended it.
     """
     with Signals() as signals:
         command = ""
@@ -94,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options, debug, positional, check = _parsed(arguments)
             command = f" {options.command}"
             check()
-            _run(options)
+            return _run(options)
         except BaseException as error:
             if not command and isinstance(error, SystemExit):  # argparse has said it
                 raise
@@ -112,10 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"erfattr{command}: error: {failure.line}")
             _drop_output()
             return failure.status
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     # An OpenMP thread waits for another by spinning. Beside other work it then holds the processor that the
     # other one needs, and the run takes three times as long. Sleeping costs a quiet machine a few percent.
     # OpenMP reads this once, when torch is imported: not before the command is.
@@ -128,18 +179,22 @@ def _run(options: argparse.Namespace) -> None:
             f"erfattr {options.command}: warning: {meaningful(message)}"
         )
         if getattr(options, "device", None) == "auto":
-            options.device = _best_device()
-        import_module(f"erfattr.cli.{options.command}").run(options)
+            options.device = _best_device(quiet=options.quiet)
+        if getattr(options, "batch_size", 1) is None:
+            # A batch that a GPU's memory does not hold is run in parts.
+            options.batch_size = ON_CPU if options.device == "cpu" else ON_GPU
+        status: int | None = import_module(f"erfattr.cli.{options.command}").run(options)
     if sys.stdout is not None:
         sys.stdout.flush()  # here, where what goes wrong can still be said
+    return status or 0
 
 
-def _best_device() -> str:
+def _best_device(*, quiet: bool) -> str:
     """Return the word for a GPU where there is one, and say what was taken."""
     from erfattr._processes import best_device, is_first_process
 
     device, words = best_device()
-    if is_first_process():
+    if is_first_process() and not quiet:
         print(words)
     return device
 

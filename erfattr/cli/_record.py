@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from erfattr.models.loading import ModelInfo
+from erfattr.report.text_table import text_table
+
+# Of what a record holds; a field that changes its meaning makes it one more.
+SCHEMA_VERSION = 1
 
 
 def begun_record(
@@ -17,6 +22,7 @@ def begun_record(
 ) -> dict[str, Any]:
     """Return what every record begins with: the command, when it was started, the model."""
     return {
+        "schema_version": SCHEMA_VERSION,
         "command": typed_command(options, positional),
         "date": started.isoformat(timespec="seconds"),
         "model": asdict(info),
@@ -52,3 +58,22 @@ def print_written(folder: Path, names: Iterable[str]) -> None:
     print(f"written to {folder}:")
     for name in names:
         print(f"  {folder / name}")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows, headings first: drawn by rich on a terminal where it is installed, plain elsewhere."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+        except ImportError:
+            pass
+        else:
+            table = Table(box=None, header_style="bold", pad_edge=False)
+            for heading in rows[0]:
+                table.add_column(heading, no_wrap=True)
+            for row in rows[1:]:
+                table.add_row(*(cell.replace("[", "\\[") for cell in row))
+            Console().print(table)
+            return
+    print(text_table(rows))

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erfattr._files import writing
 from erfattr.attr.dead_pixel_map import DeadPixelMap
 from erfattr.cli._inputs import (
     Network,
@@ -22,6 +21,7 @@ from erfattr.cli._inputs import (
     colored,
     read_map,
 )
+from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.datasets.preprocessing import standardize
 from erfattr.models.demo import demo_record
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     started = datetime.now(timezone.utc)
     network = chosen_network(options)
     model, info, preparation = network
-    with writing(options.output):  # shows at once whether it can be written to
+    with claimed(options):  # shows at once whether it can be written to
         images = _read(options, preparation)
         target = _targets(options, model, images)
         adversarial, report = _chosen_attack(options, network, images.pixels).perturb(
@@ -60,17 +60,20 @@ def run(options: argparse.Namespace) -> None:
             target,
             targeted=options.reach is not None,
             return_report=True,
-            show_progress=True,
+            show_progress=not options.quiet,
         )
         attacked = _attacked(options, network, images, adversarial, target, report)
         record = {**begun_record(options, started, info), "images": images.described}
         summary = _summary(attacked)
         heading = f"{info.name} ({info.weights}): {summary}"
         written = [path.name for path in write_attacks(options.output, attacked, record, heading)]
-    for image in attacked:
-        print(_line(image))
-    print(f"\n{summary}")
-    print_written(options.output, written)
+    print(summary)
+    if not options.quiet:
+        print()
+        for image in attacked:
+            print(_line(image))
+        print()
+        print_written(options.output, written)
 
 
 def _read(options: argparse.Namespace, preparation: Preparation) -> _Images:

@@ -19,7 +19,6 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from erfattr._files import writing
 from erfattr.attr.calibration import Calibration, calibrate
 from erfattr.attr.calibration_file import load_calibration, save_calibration
 from erfattr.attr.debiased_attribution import DebiasedAttribution
@@ -33,6 +32,7 @@ from erfattr.cli._inputs import (
     colored,
     read_map,
 )
+from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.debias import EMBEDDED, Method
 from erfattr.datasets.photographs import sample_images
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         check_class("--target", options.target, scores.shape[1])
     period = _period(options, model, preparation)
     explainer = _explainer(options.method, model, options.samples)
-    with writing(options.output):  # shows at once whether it can be written to
+    with claimed(options, "image"):  # shows at once whether it can be written to
         torch.manual_seed(options.seed)
         sensitivity = _sensitivity(options, preparation, explainer)
         debiased = DebiasedAttribution(
@@ -121,8 +121,9 @@ def run(options: argparse.Namespace) -> None:
         raw, after = result.strengths()
         change = 100 * float((after - raw).abs().mean() / raw.mean())
         print(f"{result.name}: class {result.target}, changed by {change:.1f} % of the mean attribution")
-    print()
-    print_written(options.output, written)
+    if not options.quiet:
+        print()
+        print_written(options.output, written)
 
 
 def _pictures(options: argparse.Namespace, preparation: Preparation) -> tuple[list[str], list[Tensor]]:
@@ -176,7 +177,7 @@ def _sensitivity(
             explainer.method,
             images.loader,
             target=options.target,
-            show_progress=True,
+            show_progress=not options.quiet,
             **explainer.settings,
         )
         words = f"{calibration.statistics.n_images} images"

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from erfattr._files import writing
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
 from erfattr.cli._inputs import ChosenImages, chosen_images, chosen_network
+from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.forecast.cures import forecast_remedies
 from erfattr.forecast.forecasting import Prepared, prepare
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     layer = None if options.layer == "last" else options.layer
     images = None if options.images is None else chosen_images(shared, preparation)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
-    with writing(options.output) as stage:
+    with claimed(options, "model") as stage:
         settings: dict[str, Any] = {"input_size": preparation.size, "in_channels": preparation.channels}
         begun = time.perf_counter()
         prepared = prepare(model, layer, options.unit, preparation.size, preparation.channels, None)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         remedies = forecast_remedies(
             model, layer, options.unit, weights, **settings, per_layer=not options.all_layers_only
         )
-        measured = None if images is None else _measured(model, prepared, images)
+        measured = None if images is None else _measured(model, prepared, images, quiet=options.quiet)
         diagnosis = Diagnosis(forecast, sources, remedies, measured)
         record = {
             **begun_record(options, started, info, "model"),
@@ -55,8 +55,10 @@ def run(options: argparse.Namespace) -> None:
         which = "architecture alone" if options.expected else info.weights
         heading = f"{info.name} ({which})"
         names = [path.name for path in write_diagnosis(stage, diagnosis, record, heading)]
-    print(f"{heading}, forecast in {seconds:.1f} s\n")
-    print(diagnosis.tables())
+    print(f"{heading}: forecast contrast {sources.contrast:.3f}, in {seconds:.1f} s")
+    if options.quiet:
+        return
+    print(f"\n{diagnosis.tables()}")
     if measured is None and weights == "given":
         print(
             "\nnote: forecasts from given weights were 0.3 to 2.8 times the measured contrast in our tests; "
@@ -66,11 +68,11 @@ def run(options: argparse.Namespace) -> None:
     print_written(options.output, names)
 
 
-def _measured(model: nn.Module, prepared: Prepared, images: ChosenImages) -> Measured:
+def _measured(model: nn.Module, prepared: Prepared, images: ChosenImages, *, quiet: bool) -> Measured:
     source = ModelOutput() if prepared.unit is None else FeatureUnit(prepared.layer, prepared.unit)
     if images.described["count"] < 2:
         raise ValueError("--count: expected at least 2 images, to tell how reliable the measured map is")
-    (statistics,) = SensitivityMaps(model, [source]).attribute(images.loader, show_progress=True)
+    (statistics,) = SensitivityMaps(model, [source]).attribute(images.loader, show_progress=not quiet)
     return Measured(statistics.mean, halves(statistics), statistics.n_images)
 
 

@@ -14,14 +14,16 @@ from pathlib import Path
 
 from torch import nn
 
-from erfattr._files import StateFile, writing
+from erfattr._files import StateFile
 from erfattr._model import find_layer
 from erfattr._processes import is_first_process, process_group, rank_and_world, together
 from erfattr.attr.layouts import ToSpatial, from_channels_last, from_tokens
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
+from erfattr.cli._conditions import STATUS, that_hold
 from erfattr.cli._failures import naming
 from erfattr.cli._inputs import ChosenImages, Network, Preparation, chosen_images, chosen_network
+from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
@@ -57,7 +59,7 @@ class _Job:
     def run(self, options: argparse.Namespace) -> list[MapStatistics]:
         """Make the maps, together with the other processes."""
         info, described = self.network.info, self.images.described
-        if is_first_process():
+        if is_first_process() and not options.quiet:
             print(f"{info.name} ({info.weights}), {described['count']} images from {described['source']}")
         with warnings.catch_warnings(), naming(path="--state"):
             # The report says it, with the option that helps.
@@ -66,14 +68,18 @@ class _Job:
                 self.images.loader,
                 tolerance=options.tolerance,
                 tolerance_of=options.tolerance_of,
-                show_progress=True,
+                show_progress=not options.quiet,
                 checkpoint=self.checkpoint,
                 group=None if options.group is None else _GROUPS[options.group],
             )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Map the model, in as many processes as were started; the first one writes and prints."""
+def run(options: argparse.Namespace) -> int:
+    """Map the model, in as many processes as were started; the first one writes and prints.
+
+    Returns:
+        The status of the process: 3 where what ``--fail-if`` names holds.
+    """
     started = datetime.now(timezone.utc)
     with process_group(options.device) as (rank, _, device), ExitStack() as stack:
 
@@ -84,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
             jobs = [_job(options, network, keep_state=network is networks[0]) for network in networks]
             if rank == 0:
                 # Before the long part, so that a folder that cannot be written to shows at once.
-                stack.enter_context(writing(options.output))
+                stack.enter_context(claimed(options))
             return jobs
 
         jobs = together(begin)
@@ -95,7 +101,8 @@ def run(options: argparse.Namespace) -> None:
         if rank == 0:
             # A run that went on took its time for a part of the images alone.
             pace = None if went_on else seconds / statistics[0][0].n_images
-            _write(options, jobs, statistics, started, seconds, pace)
+            return _write(options, jobs, statistics, started, seconds, pace)
+    return 0
 
 
 def _write(
@@ -105,8 +112,8 @@ def _write(
     started: datetime,
     seconds: float,
     pace: float | None,
-) -> None:
-    """Write and print what was found; what was found of a second network is compared with it."""
+) -> int:
+    """Write and print what was found, and return the status; a second network is compared with the first."""
     (model, info, preparation), statistics = jobs[0].network, of_networks[0]
     described = jobs[0].images.described_once_read()
     fields, unknown = _fields(model, preparation)
@@ -138,20 +145,23 @@ def _write(
         record["against"] = {"model": asdict(jobs[1].network.info), "sentences": sentences}
     heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
     names = [path.name for path in write_maps(options.output, reports, record, heading)]
-    for report in reports:
+    print("\n".join([*map(_conclusion, reports), *sentences]))
+    if not options.quiet:
+        for report in reports:
+            print()
+            print("\n".join(_lines(report, pace)))
+        if unknown:
+            print(f"\nwarning: theoretical receptive fields are left out: {unknown}")
+        if described["unreadable"]:
+            print(f"\n{len(described['unreadable'])} image files could not be read:")
+            for name, reason in described["unreadable"].items():
+                print(f"  {name}: {reason}")
         print()
-        print("\n".join(_lines(report, pace)))
-    if unknown:
-        print(f"\nwarning: theoretical receptive fields are left out: {unknown}")
-    if sentences:
-        print()
-        print("\n".join(sentences))
-    if described["unreadable"]:
-        print(f"\n{len(described['unreadable'])} image files could not be read:")
-        for name, reason in described["unreadable"].items():
-            print(f"  {name}: {reason}")
-    print()
-    print_written(options.output, names)
+        print_written(options.output, names)
+    held = that_hold(options.fail_if or [], list(zip(options.layers, reports, strict=True)))
+    for words in held:
+        print(f"--fail-if: {words}")
+    return STATUS if held else 0
 
 
 def _fields(model: nn.Module, preparation: Preparation) -> tuple[dict[str, ReceptiveField], str]:
@@ -235,6 +245,23 @@ def _fit_in_words(fit: GaussianFit) -> str:
         said = [f"{value} +- {spread:.1f}" for value, spread in zip(said, spreads, strict=False)]
         said.append(f"{fit.r_squared:.3f} +- {errors.r_squared:.3f}")
     return f"centre ({said[0]}, {said[1]}), sigma_y {said[2]}, sigma_x {said[3]} px, R^2 {said[4]}"
+
+
+def _conclusion(report: MapReport) -> str:
+    """Return what a person wants to know of one map, in a line."""
+    said = []
+    index = report.corrected.get("L1")
+    if index is not None:
+        said.append(f"uneven by L1 {index.value:.3f} +- {index.standard_error:.3f} without the noise")
+    if report.phase is not None and report.period is not None:
+        contrast, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
+        grid = "a grid" if contrast > 2 * error else "no grid beyond the noise"
+        said.append(f"{grid} of period {report.period[0]} (contrast {contrast:.3f} +- {error:.3f})")
+    if report.source.unit is not None and report.fit is not None:
+        said.append(f"sigma {report.fit.sigma_y:.1f} x {report.fit.sigma_x:.1f} pixels")
+    if not said:
+        said.append("too few images to tell more than the map")
+    return f"{report.title}: {', '.join(said)}"
 
 
 def _lines(report: MapReport, seconds_per_image: float | None) -> list[str]:

@@ -3,45 +3,85 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from erfattr._model import find_layer
 from erfattr.cli._inputs import chosen_channels
 from erfattr.cli._memory import refuse_sides_beyond_memory
+from erfattr.cli._record import print_table
 from erfattr.cli.tiling import tiling_lines
 from erfattr.models.loading import load_model
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.trace import receptive_fields
-from erfattr.report.text_table import text_table
 from erfattr.tiling.suggest import suggest_tiling
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the fields, and what the trace has to note."""
     refuse_sides_beyond_memory(options.size)
+    tables = [_table(options, name) for name in options.model]
+    if options.tiling:
+        return
+    if options.json:
+        found = [table.as_json() for table in tables]
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+    elif options.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        rows = [
+            (("model", *row) if number == 0 else (table.model, *row))
+            for table in tables
+            for number, row in enumerate(_rows(table.fields))
+        ]
+        writer.writerows(row for index, row in enumerate(rows) if index == 0 or row[0] != "model")
+    else:
+        for number, table in enumerate(tables):
+            if len(tables) > 1:
+                print(f"{chr(10) if number else ''}{table.model}")
+            print_table(_rows(table.fields))
+            for note in sorted({field.note for field in table.fields.values() if field.note}):
+                print(f"note: {note}")
+
+
+class _Table(NamedTuple):
+    """The fields of one network."""
+
+    model: str
+    input_size: tuple[int, int]
+    channels: int
+    fields: dict[str, ReceptiveField]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON holds."""
+        layers = {name: _numbers(field) for name, field in self.fields.items()}
+        return {
+            "model": self.model,
+            "input_size": self.input_size,
+            "channels": self.channels,
+            "layers": layers,
+        }
+
+
+def _table(options: argparse.Namespace, name: str) -> _Table:
     # Fields depend on no weights: those of the demo network are the only ones that cost nothing.
-    model, info = load_model(options.model, "none" if options.model != "demo" else None)
+    model, info = load_model(name, "none" if name != "demo" else None)
     channels = chosen_channels(options, model, info, options.size)
     if options.tiling:
         tiling = suggest_tiling(model, options.size, layer=options.layer, in_channels=channels)
         print(tiling.to_json() if options.json else "\n".join(tiling_lines(tiling)))
-        return
+        return _Table(info.name, options.size, channels, {})
     fields = receptive_fields(model, options.size, in_channels=channels)
     if options.layer is not None:
-        name, _ = find_layer(model, options.layer)
-        if name not in fields:
-            raise ValueError(f"--layer: {name!r} has no spatial map; see the table without --layer")
-        fields = {name: fields[name]}
-    if options.json:
-        layers = {name: _numbers(field) for name, field in fields.items()}
-        image = {"input_size": options.size, "channels": channels}
-        print(json.dumps({"model": info.name, **image, "layers": layers}, indent=1))
-        return
-    print(text_table(_rows(fields)))
-    for note in sorted({field.note for field in fields.values() if field.note}):
-        print(f"note: {note}")
+        layer, _ = find_layer(model, options.layer)
+        if layer not in fields:
+            raise ValueError(f"--layer: {layer!r} has no spatial map; see the table without --layer")
+        fields = {layer: fields[layer]}
+    if options.depth is not None:
+        fields = {layer: field for layer, field in fields.items() if layer.count(".") < options.depth}
+    return _Table(info.name, options.size, channels, fields)
 
 
 def _numbers(field: ReceptiveField) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from erfattr._files import write_json, writing
+from erfattr._files import write_json
 from erfattr.cli._inputs import chosen_images, chosen_network
+from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.report.text_table import text_table
 from erfattr.tiling._effective import first_images
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     network = chosen_network(options)
     model, info, preparation = network
     images = chosen_images(options, preparation)
-    with writing(options.output) as stage:
+    with claimed(options, "model", "tiling.json") as stage:
         tiling = suggest_tiling(
             model,
             preparation.size,
@@ -50,8 +51,9 @@ def run(options: argparse.Namespace) -> None:
         curve = list(tiling_errors(model, measured, exact, at_most=options.points))
         rows: list[tuple[str, ...]] = [("halo", "largest error", "rms")]
         rows += [(f"{y} x {x}", f"{error.largest:.2g}", f"{error.rms:.2g}") for (y, x), error in curve]
-        print()
-        print(text_table(rows))
+        if not options.quiet:
+            print()
+            print(text_table(rows))
         record = {
             **begun_record(options, started, info, "model"),
             "images": images.described_once_read(),
@@ -60,8 +62,9 @@ def run(options: argparse.Namespace) -> None:
         }
         write_json(stage / "tiling.json", record)
         _figure(curve, tiling, info.name).savefig(stage / "tiling.png")
-    print()
-    print_written(options.output, ["tiling.json", "tiling.png"])
+    if not options.quiet:
+        print()
+        print_written(options.output, ["tiling.json", "tiling.png"])
 
 
 def tiling_lines(tiling: Tiling) -> list[str]:

@@ -69,7 +69,7 @@ def source_of(name: str) -> Source:
 
 def _unknown(name: str) -> ValueError:
     *forms, last = (source.form for source in SOURCES)
-    nearest = suggest(name, ["demo", *_torchvision_names()])
+    nearest = suggest(name, ["demo", *torchvision_names()])
     return ValueError(f"name: expected {', '.join(forms)} or {last}, got {name!r}{nearest}")
 
 
@@ -84,7 +84,7 @@ def _from_package(_name: str, weights: Weights, _show_progress: bool) -> Loaded:
 def _from_torchvision(name: str, weights: Weights, show_progress: bool) -> Loaded:
     import torchvision.models
 
-    if name not in _torchvision_names():
+    if name not in torchvision_names():
         if name in torchvision.models.list_models():
             raise ValueError(f"name: expected a classification or segmentation model, got {name!r}")
         raise _unknown(name)
@@ -115,7 +115,8 @@ def _from_torchvision(name: str, weights: Weights, show_progress: bool) -> Loade
     )
 
 
-def _torchvision_names() -> list[str]:
+def torchvision_names() -> list[str]:
+    """Return torchvision's networks of classification and segmentation."""
     import torchvision.models
 
     modules = (torchvision.models, torchvision.models.segmentation)

@@ -10,11 +10,11 @@ import torch
 from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from erfattr._batches import as_arguments
 from erfattr._checks import as_numbers, check_int, check_positive_int, describe
 from erfattr._model import device_and_dtype, refuse_batch_statistics, untouched
+from erfattr._progress import progress
 from erfattr.execution import Execution
 from erfattr.robust.pixel_search import PixelSearch
 from erfattr.robust.pixel_space import PixelSpace
@@ -131,7 +131,7 @@ class PixelAttack(Perturbation):  # type: ignore[misc]
                 f"pixels: expected at most the {int(allowed.sum())} pixels that may be changed, got {count}"
             )
         refuse_batch_statistics(self.forward_func, self.max_batch_size)
-        bar = tqdm(total=len(images), unit="image", disable=not show_progress)
+        bar = progress(len(images), show=show_progress)
         with bar, untouched(self.forward_func), torch.no_grad():
             trials = Trials(
                 self.forward_func,

@@ -99,7 +99,7 @@ def loaded(name: str) -> nn.Module:
 
 def run(command: str, name: str, *words: object) -> int:
     model = ("--model", f"nets_for_inputs:{name}", "--weights", f"{name}.pt")
-    return main([command, *model, *(str(word) for word in words)])
+    return main([command, *model, *(str(word) for word in words), "--overwrite"])
 
 
 # map
@@ -114,10 +114,10 @@ def test_maps_of_grey_images_that_are_not_square_are_those_of_the_library() -> N
         ("body", ERF(model, "body").attribute(images)),
         ("output", DeadPixelMap(model).attribute(images)),
     ):
-        found = np.load(f"erfattr-output/{name}.npy")
+        found = np.load(f"erfattr-map/{name}.npy")
         assert found.shape == (48, 80)
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5 * float(expected.max()))
-    result = json.loads(Path("erfattr-output/result.json").read_text())
+    result = json.loads(Path("erfattr-map/result.json").read_text())
     prepared = result["record"]["images"]
     assert (prepared["size"], prepared["channels"]) == ([48, 80], 1)
     # ImageNet's constants, averaged over the colours.
@@ -141,15 +141,15 @@ def test_image_files_are_read_as_the_model_takes_them(
     files = ImageFiles(noise, (24, 32), 5, channels=channels, mean=(-0.5,) * channels, std=std)
     images = torch.stack([image for image, _ in files])
     expected = DeadPixelMap(loaded(name)).attribute(images).numpy()
-    np.testing.assert_allclose(np.load("erfattr-output/output.npy"), expected, rtol=1e-5, atol=1e-9)
-    record = json.loads(Path("erfattr-output/result.json").read_text())["record"]
+    np.testing.assert_allclose(np.load("erfattr-map/output.npy"), expected, rtol=1e-5, atol=1e-9)
+    record = json.loads(Path("erfattr-map/result.json").read_text())["record"]
     assert record["images"]["mean"] == [-0.5] * channels
     assert record["images"]["std"] == list(std)
     # The recorded command, whose mean begins with a minus, repeats the run.
     command = record["command"]
-    command[command.index("erfattr-output")] = "again"
+    command[command.index("erfattr-map")] = "again"
     assert main(command[1:]) == 0
-    np.testing.assert_array_equal(np.load("again/output.npy"), np.load("erfattr-output/output.npy"))
+    np.testing.assert_array_equal(np.load("again/output.npy"), np.load("erfattr-map/output.npy"))
 
 
 @pytest.mark.usefixtures("networks", "no_figures")
@@ -169,7 +169,7 @@ def test_a_tensor_of_several_is_selected(capsys: pytest.CaptureFixture[str]) -> 
     expected = DeadPixelMap(loaded("twice"), select="second").attribute(
         sample_images(4, (24, 32), channels=1)
     )
-    found = np.load("erfattr-output/output.npy")
+    found = np.load("erfattr-map/output.npy")
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-9)
     assert "\noutput, predicted class\n  layout: output['second']\n" in capsys.readouterr().out
     assert run("map", "twice", *words) == 2
@@ -189,18 +189,18 @@ def test_tokens_are_found_or_read_as_they_are_said_to_lie(capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert "\nflat, unit (1, 2)\n  layout: (N, L, C) tokens, 3 x 5 grid, traced\n" in printed
     expected = ERF(loaded("tokens"), "norm").attribute(sample_images(4, (24, 40))).numpy()
-    found = np.load("erfattr-output/flat.npy")
+    found = np.load("erfattr-map/flat.npy")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
     assert run("map", "tokens", *words, "--to-spatial", "tokens:3x5") == 0
     assert "\n  layout: as to_spatial gives it\n" in capsys.readouterr().out
-    np.testing.assert_allclose(np.load("erfattr-output/flat.npy"), found, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(np.load("erfattr-map/flat.npy"), found, rtol=1e-5, atol=1e-9)
     # As a grid of 2 x 7 behind one token, unit (1, 3) is token 1 + 7 + 3 = 11: patch (2, 1) of the 3 x 5.
     assert run("map", "tokens", *words, "--to-spatial", "tokens:2x7+1") == 0
-    units = json.loads(Path("erfattr-output/result.json").read_text())["maps"]["flat"]
+    units = json.loads(Path("erfattr-map/result.json").read_text())["maps"]["flat"]
     assert (units["unit"], units["feature_size"]) == ([1, 3], [2, 7])
     assert units["theoretical_receptive_field"] is None  # that of another grid
     expected = ERF(loaded("tokens"), "norm", (2, 1)).attribute(sample_images(4, (24, 40))).numpy()
-    found = np.load("erfattr-output/flat.npy")
+    found = np.load("erfattr-map/flat.npy")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
     for layout, message in (
         (
@@ -245,18 +245,18 @@ def test_saliency_of_images_of_any_kind(name: str, channels: int) -> None:
     Image.fromarray(pixels).save("photos/photo.png")
     assert run("debias", name, "--size", 24, 32, "--count", 4, "photos/photo.png") == 0
     (image,) = list(ImageFiles("photos", (24, 32), channels=channels))
-    result = json.loads(Path("erfattr-output/result.json").read_text())
+    result = json.loads(Path("erfattr-debias/result.json").read_text())
     images = image[None].requires_grad_()
     output = loaded(name)(images)
     target = int(output.argmax())
     assert result["images"]["photo"] == {"target": target}
     (expected,) = torch.autograd.grad(output[0, target], images)
-    raw = np.load("erfattr-output/photo_raw.npy")
-    assert raw.shape == np.load("erfattr-output/photo_debiased.npy").shape == (channels, 24, 32)
+    raw = np.load("erfattr-debias/photo_raw.npy")
+    assert raw.shape == np.load("erfattr-debias/photo_debiased.npy").shape == (channels, 24, 32)
     np.testing.assert_allclose(raw, expected[0].abs().numpy(), rtol=1e-5, atol=1e-9)
-    assert np.load("erfattr-output/sensitivity_map.npy").shape == (24, 32)
+    assert np.load("erfattr-debias/sensitivity_map.npy").shape == (24, 32)
     assert (result["record"]["period"], result["record"]["prepared"]["channels"]) == (4, channels)
-    shown = np.load("erfattr-output/photo_image.npy")  # grey is shown as colours that are equal
+    shown = np.load("erfattr-debias/photo_image.npy")  # grey is shown as colours that are equal
     assert shown.shape == (max(channels, 3), 24, 32)
     plain = ImageFiles("photos", (24, 32), channels=channels, mean=(0,) * channels, std=(1,) * channels)[0]
     np.testing.assert_allclose(shown[:channels], plain.numpy(), atol=1e-6)
@@ -268,7 +268,7 @@ def test_saliency_of_images_of_any_kind(name: str, channels: int) -> None:
 def test_attacked_images_of_any_kind_are_what_the_network_is_asked(name: str, channels: int) -> None:
     search = ("--population", 12, "--generations", 4, "--pixels", 30)
     assert run("attack", name, "--size", 16, 24, "--count", 6, "--std", 0.1, *search) == 0
-    result = json.loads(Path("erfattr-output/result.json").read_text())
+    result = json.loads(Path("erfattr-attack/result.json").read_text())
     prepared = result["record"]["images"]
     assert (prepared["size"], prepared["channels"], prepared["std"]) == (
         [16, 24],
@@ -278,7 +278,7 @@ def test_attacked_images_of_any_kind_are_what_the_network_is_asked(name: str, ch
     successes = [name for name, image in result["images"].items() if image["success"]]
     assert len(successes) == result["summary"]["successes"] > 0
     files = ImageFiles(
-        "erfattr-output",
+        "erfattr-attack",
         (16, 24),
         channels=channels,
         mean=prepared["mean"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import erfattr
 from erfattr.cli import main
+from erfattr.cli._main import command_parser
 
 COMMANDS = ("map", "rf", "diagnose", "tiling", "train", "compare", "debias", "attack")
 # What takes seconds to import.
@@ -55,7 +57,7 @@ def imported_by(*words: str) -> tuple[int, set[str]]:
         (("--help",), 0),
         (("--version",), 0),
         *(((command, "--help"), 0) for command in COMMANDS),
-        ((), 2),
+        ((), 0),
         (("draw",), 2),
         (("rf",), 2),
         (("map", "--no-such-option"), 2),
@@ -91,12 +93,51 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"erfattr {erfattr.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [("map", "--unit", "3"), ("map", "--count", "0"), ("rf",), (), ("draw",)])
+@pytest.mark.parametrize("words", [("map", "--unit", "3"), ("map", "--count", "0"), ("rf",), ("draw",)])
 def test_bad_words_show_the_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
     assert "usage: erfattr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (("mpa",), "; nearest: map"),
+        (("map", "--coutn", "5"), "unrecognized arguments: --coutn 5; nearest: --count"),
+        (("map", "--rectify", "rleu"), "; nearest: relu"),
+        (("rf", "resnet18", "--dpeth=1"), "--dpeth=1; nearest: --depth"),
+    ],
+)
+def test_mistyped_words_get_suggestions(
+    words: tuple[str, ...], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert nearest in capsys.readouterr().err
+
+
+def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: erfattr")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_that_can_be_typed(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(command, "--help")
+    shown = capsys.readouterr().out
+    lines = shown[shown.index("\nExample") :].splitlines()[2:]
+    examples = [line.partition("#")[0].strip() for line in lines if line.startswith("  erfattr ")]
+    assert examples
+    for example in examples:
+        command_parser().parse_args(shlex.split(example)[1:])
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

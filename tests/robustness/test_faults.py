@@ -139,7 +139,7 @@ def test_five_kills_of_map(part: int, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert finished(*MAP, *STATE, folder=tmp_path / "whole")[0] == 0
     interrupted_often((*MAP, *STATE), tmp_path / "killed", 5, 8.0, random.Random(part))
-    assert equal_maps(tmp_path / "whole" / "erfattr-output", tmp_path / "killed" / "erfattr-output")
+    assert equal_maps(tmp_path / "whole" / "erfattr-map", tmp_path / "killed" / "erfattr-map")
     assert leftovers(tmp_path) == []
 
 
@@ -484,4 +484,4 @@ def test_a_rank_that_fails_while_loading_ends_the_others_with_a_line(tmp_path: P
     lines = [line for line in said(errors) if line != "erfattr FAILED"]
     assert 1 <= len(lines) <= 2
     assert all(line.startswith("erfattr map: error: ") for line in lines)
-    assert not (tmp_path / "erfattr-output").exists()
+    assert not (tmp_path / "erfattr-map").exists()

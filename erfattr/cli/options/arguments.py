@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+_MODEL_FIRST = ("rf", "diagnose", "tiling")
 _SEVERAL = ("--size", "--mean", "--std")
 # What 64 bits hold, as torch counts.
 _LARGEST = 2**63 - 1
@@ -16,6 +17,15 @@ _LARGEST = 2**63 - 1
 def positive(text: str) -> int:
     """Read a positive integer."""
     return _integer(text, 1, "a positive integer")
+
+
+def automatic(read: Callable[[str], int]) -> Callable[[str], int | None]:
+    """Return a type that reads ``auto`` as ``None``, and all else as ``read`` does."""
+
+    def either(text: str) -> int | None:
+        return None if text == "auto" else read(text)
+
+    return either
 
 
 def not_negative(text: str) -> int:
@@ -65,7 +75,11 @@ def joined(words: Iterable[str]) -> list[str]:
     """Return the words of a command line with the numbers of an option in one word: ``--size=48,80``.
 
     So an option takes one number or several, and leaves the words behind them, which argparse would take too.
+    Where the model is a word without an option, ``--model NAME`` is that word.
     """
+    words = list(words)
+    if words and words[0] in _MODEL_FIRST:
+        words = [word.removeprefix("--model=") for word in words if word not in ("-m", "--model")]
     found: list[str] = []
     option = ""
     for word in words:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from erfattr.cli.options.arguments import file, is_share, needs, not_negative, positive
-from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
+from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_options, run_options
 
 
 def add(commands: Any) -> None:
@@ -24,11 +24,16 @@ def add(commands: Any) -> None:
             model_options(),
             image_options(count=10),
             run_options(
+                "erfattr-attack",
                 seed="the search, of the choice of images and of random weights",
                 batch_size=64,
                 batch="at most so many samples",
             ),
         ],
+        epilog=example(
+            "erfattr attack              # ten embedded images, the demo network's own answers",
+            "erfattr attack -m resnet18 --images photos --target label --aim all -o attacked",
+        ),
         formatter_class=HelpFormatter,
     )
     parser.add_argument(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from erfattr.cli.options.arguments import file, positive, random_seed, word
-from erfattr.cli.options.groups import HelpFormatter, training_options
+from erfattr.cli.options.groups import HelpFormatter, example, training_options
 from erfattr.remedies.variants import VARIANTS
 
 
@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
         "signed-rank test; and the imbalance, phase contrast and alignment of each before and after "
         "training. Started again it goes on where it was.",
         parents=[training_options()],
+        epilog=example("erfattr compare --recipe micro_object_cpu --data photos --seeds 5"),
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
@@ -46,6 +47,7 @@ def add(commands: Any) -> None:
         "--map-images", type=positive, default=256, metavar="N", help="compute maps over so many test images"
     )
     parser.add_argument(
+        "-o",
         "--output",
         type=file,
         default=Path("erfattr-comparison"),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from erfattr._checks import Mode
 from erfattr.cli.options.arguments import file, index_or, is_share, needs, positive
-from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
+from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_options, run_options
 
 Method = Literal["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
 EMBEDDED = 3
@@ -27,8 +27,12 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options("images that the map is measured on"),
-            run_options(seed="the choice of images, of random weights and of noise"),
+            run_options("erfattr-debias", seed="the choice of images, of random weights and of noise"),
         ],
+        epilog=example(
+            "erfattr debias photo.jpg -m resnet50 --images photos --count 200",
+            "erfattr debias other.jpg -m resnet50 --map erfattr-debias/calibration.pt -o other",
+        ),
         formatter_class=HelpFormatter,
     )
     parser.add_argument(

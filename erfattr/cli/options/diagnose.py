@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from erfattr.cli.options.arguments import file, positive, random_seed, size, unit, word
-from erfattr.cli.options.groups import HelpFormatter, model_argument
+from erfattr.cli.options.arguments import positive, random_seed, size, unit, word
+from erfattr.cli.options.groups import HelpFormatter, example, model_argument, output_options
 
 
 def add(commands: Any) -> None:
@@ -18,10 +17,13 @@ def add(commands: Any) -> None:
         "how much of it each strided layer makes, and what each remedy would change, at which cost. Write "
         "the tables as text, the figure (diagnosis.png), the forecast (forecast.npy) and every number "
         "(result.json). With --images measure the map beside it.",
-        epilog="Example: erfattr diagnose resnet18 --weights none --expected asks what the architecture "
-        "alone does. It answers that conv1 makes most of the grid, and that padding its kernel takes most "
-        "of it away. Change the stem of your own network, run erfattr diagnose "
-        "my_package.models:build --expected, and compare before you train.",
+        epilog=example(
+            "erfattr diagnose resnet18 --weights none --expected",
+            "erfattr diagnose my_package.models:build --expected",
+        )
+        + "\n\nThe first asks what the architecture alone does: conv1 makes most of the grid, and padding "
+        "its kernel takes most of it away. Change the stem of your own network, ask again with the second, "
+        "and compare before you train.",
         formatter_class=HelpFormatter,
     )
     model_argument(parser)
@@ -81,10 +83,4 @@ def add(commands: Any) -> None:
     run.add_argument(
         "--seed", type=random_seed, default=0, metavar="N", help="seed of random weights and images"
     )
-    run.add_argument(
-        "--output",
-        type=file,
-        default=Path("erfattr-diagnosis"),
-        metavar="FOLDER",
-        help="write the results to this folder",
-    )
+    output_options(run, "erfattr-diagnosis")

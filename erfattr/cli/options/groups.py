@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from erfattr.cli.options.arguments import file, not_negative, numbers, positive, random_seed, size, word
+from erfattr.cli.options.arguments import (
+    automatic,
+    file,
+    not_negative,
+    numbers,
+    positive,
+    random_seed,
+    size,
+    word,
+)
 from erfattr.training.hardware import ACCELERATORS, PRECISIONS
 from erfattr.training.recipes import RECIPES
+
+# Images a forward pass, where none are asked for.
+ON_CPU, ON_GPU = 8, 64
 
 MODEL_HELP = (
     "a torchvision name such as resnet50, timm/NAME, module.path:factory for your own, or demo, the small "
@@ -16,7 +29,13 @@ MODEL_HELP = (
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tell the default where there is one, unless the help has told it in words."""
+    """Tell the default where there is one, unless the help has told it in words; keep an example's lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if part.startswith("Example") else super(HelpFormatter, self)._fill_text(part, width, indent)
+            for part in text.split("\n\n")
+        )
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or "(default: " in (action.help or ""):
@@ -30,17 +49,47 @@ WEIGHTS_HELP = (
 )
 
 
+def example(*lines: str) -> str:
+    """Return the end of a command's help: what a person may type, line by line."""
+    return "\n  ".join(["Example:" if len(lines) == 1 else "Examples:", *lines])
+
+
 def model_argument(parser: argparse.ArgumentParser) -> None:
     """Add the model as the command's first word, and ``--weights``."""
-    parser.add_argument("model", type=word, help=MODEL_HELP)
+    parser.add_argument("model", type=word, help=f"{MODEL_HELP}; -m and --model may stand before it")
     parser.add_argument("--weights", type=word, default=None, help=WEIGHTS_HELP)
+
+
+def output_options(group: Any, folder: str) -> None:
+    """Add where the results go, and how much is printed.
+
+    Args:
+        group: Parser or group.
+        folder: By default.
+    """
+    group.add_argument(
+        "-o",
+        "--output",
+        type=file,
+        default=Path(folder),
+        metavar="FOLDER",
+        help="write the results to this folder",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the result of another command in --output; without it that is refused",
+    )
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="print the conclusion alone, and show no progress"
+    )
 
 
 def model_options(weights_help: str = WEIGHTS_HELP) -> argparse.ArgumentParser:
     """Return the parent with ``--model`` and ``--weights``."""
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("model")
-    group.add_argument("--model", type=word, default="demo", help=MODEL_HELP)
+    group.add_argument("-m", "--model", type=word, default="demo", help=MODEL_HELP)
     group.add_argument("--weights", type=word, default=None, help=weights_help)
     return parent
 
@@ -99,37 +148,35 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
     return parent
 
 
-def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images") -> argparse.ArgumentParser:
+def run_options(
+    folder: str, *, seed: str, batch_size: int | None = None, batch: str = "so many images"
+) -> argparse.ArgumentParser:
     """Return the parent that says how a command runs and where its results go.
 
     Args:
+        folder: For the results, by default.
         seed: What is drawn at random.
-        batch_size: Default.
+        batch_size: Default; ``None``: by the device.
         batch: What a batch is.
     """
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("run")
     group.add_argument(
         "--batch-size",
-        type=positive,
+        type=positive if batch_size else automatic(positive),
         default=batch_size,
-        metavar="N",
-        help=f"run {batch} a forward pass",
+        metavar="N" if batch_size else "N|auto",
+        help=f"run {batch} a forward pass"
+        + ("" if batch_size else f" (default: auto, {ON_CPU} on a processor, {ON_GPU} on a GPU)"),
     )
     group.add_argument(
         "--device",
         type=word,
-        default="cpu",
+        default="auto",
         help="compute on this torch device, such as cpu or cuda; auto takes a GPU if there is one",
     )
     group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
-    group.add_argument(
-        "--output",
-        type=file,
-        default=Path("erfattr-output"),
-        metavar="FOLDER",
-        help="write the results to this folder",
-    )
+    output_options(group, folder)
     return parent
 
 
@@ -201,7 +248,7 @@ def training_options() -> argparse.ArgumentParser:
         action="store_true",
         help="with --resident: replay each step as one CUDA graph, for a GPU that waits for a processor",
     )
-    hardware.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    hardware.add_argument("-q", "--no-progress", action="store_true", help="show no progress bar")
     return parent
 
 

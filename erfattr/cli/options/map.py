@@ -7,8 +7,19 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from erfattr._checks import Precision, Rectify, ToleranceOf
-from erfattr.cli.options.arguments import file, index_or, is_share, layout, needs, positive, unit, word
-from erfattr.cli.options.groups import HelpFormatter, image_options, model_options, run_options
+from erfattr.cli.options.arguments import (
+    file,
+    index_or,
+    is_share,
+    layout,
+    needs,
+    not_negative,
+    positive,
+    unit,
+    word,
+)
+from erfattr.cli.options.conditions import NUMBERS, condition
+from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_options, run_options
 
 
 def add(commands: Any) -> None:
@@ -22,8 +33,13 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options(),
-            run_options(seed="the choice of images and of random weights"),
+            run_options("erfattr-map", seed="the choice of images and of random weights"),
         ],
+        epilog=example(
+            "erfattr map                 # the demo network over photographs inside scikit-image",
+            "erfattr map -m resnet50 --layers layer4 output --images photos --count 200 -o resnet50-maps",
+            "erfattr map -m resnet50 --images photos --fail-if 'output: L1 > 0.2'",
+        ),
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
@@ -94,6 +110,22 @@ def add(commands: Any) -> None:
         default=None,
         help="run a copy of the model in this type (default: the model's own)",
     )
+    parser.add_argument(
+        "--workers",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="decode image files in so many processes, ahead of the network",
+    )
+    parser.add_argument(
+        "--fail-if",
+        type=condition,
+        nargs="+",
+        default=None,
+        metavar="CONDITION",
+        help="end with status 3 where a number of a map lies beyond a limit, such as 'L1 > 0.2' or 'output: "
+        f"contrast > 0.1'; numbers: {', '.join(NUMBERS)}",
+    )
     parser.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
     parser.add_argument(
         "--plain",
@@ -128,6 +160,11 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     layers = options.layers
     if len(set(layers)) < len(layers):
         raise argparse.ArgumentTypeError(f"--layers: expected different layers, got {' '.join(layers)}")
+    for one in options.fail_if or []:
+        if one.map is not None and one.map not in layers:
+            raise argparse.ArgumentTypeError(
+                f"--fail-if: expected a map of --layers ({', '.join(layers)}), got {one.map!r}"
+            )
     of_features = set(layers) != {"output"}
     needs(options, default, "against_weights", options.against is not None, "--against")
     needs(options, default, "state_interval", options.state is not None, "--state")
@@ -137,3 +174,4 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     needs(options, default, "to_spatial", of_features, "another layer than output among --layers")
     needs(options, default, "select", set(layers) != {"last"}, "output or a name among --layers")
     needs(options, default, "strict", options.images != "embedded", "a folder of --images")
+    needs(options, default, "workers", options.images != "embedded", "a folder of --images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erfattr.cli.options.arguments import index_or_key, positive, word
-from erfattr.cli.options.groups import HelpFormatter, image_options, model_argument, run_options
+from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_argument, run_options
 
 
 def add(commands: Any) -> None:
@@ -19,9 +19,15 @@ def add(commands: Any) -> None:
         parents=[
             image_options("images that the error is measured on", count=4),
             run_options(
-                seed="the choice of images and of random weights", batch_size=2, batch="so many images"
+                "erfattr-tiling",
+                seed="the choice of images and of random weights",
+                batch_size=2,
+                batch="so many images",
             ),
         ],
+        epilog=example(
+            "erfattr tiling fcn_resnet50 --weights none --images slides --size 1024 --coverage 0.99"
+        ),
         formatter_class=HelpFormatter,
     )
     model_argument(parser)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from erfattr.cli.options.arguments import file, random_seed, word
-from erfattr.cli.options.groups import HelpFormatter, training_options
+from erfattr.cli.options.groups import HelpFormatter, example, training_options
 from erfattr.remedies.variants import VARIANTS
 
 
@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
         description="Train one network by one recipe, with a checkpoint after each epoch. Started again with "
         "the same options the run goes on where it was stopped, and ends as one that was never stopped.",
         parents=[training_options()],
+        epilog=example("erfattr train --recipe micro_object_cpu --data photos --seed 1 -o run"),
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
         help="seed of weights drawn anew and of the training",
     )
     parser.add_argument(
+        "-o",
         "--output",
         type=file,
         default=Path("erfattr-training"),

@@ -25,7 +25,9 @@ def help_of(*parents: argparse.ArgumentParser) -> str:
 
 
 def test_defaults() -> None:
-    options = parser_of(model_options(), image_options(count=10), run_options(seed="noise")).parse_args([])
+    options = parser_of(
+        model_options(), image_options(count=10), run_options("somewhere", seed="noise")
+    ).parse_args([])
     assert vars(options) == {
         "model": "demo",
         "weights": None,
@@ -36,15 +38,17 @@ def test_defaults() -> None:
         "mean": None,
         "std": None,
         "strict": False,
-        "batch_size": 8,
-        "device": "cpu",
+        "batch_size": None,
+        "device": "auto",
         "seed": 0,
-        "output": Path("erfattr-output"),
+        "output": Path("somewhere"),
+        "overwrite": False,
+        "quiet": False,
     }
 
 
 def test_default_is_told_once_and_only_where_there_is_one() -> None:
-    shown = help_of(model_options(), image_options(), run_options(seed="noise"))
+    shown = help_of(model_options(), image_options(), run_options("somewhere", seed="noise"))
     assert "seed of noise (default: 0)" in shown
     assert "(default: the model's own)" in shown
     assert "take so many images (default: all)" in shown
@@ -54,7 +58,7 @@ def test_default_is_told_once_and_only_where_there_is_one() -> None:
 
 
 def test_groups_have_titles() -> None:
-    shown = parser_of(image_options("templates"), run_options(seed="noise")).format_help()
+    shown = parser_of(image_options("templates"), run_options("somewhere", seed="noise")).format_help()
     assert "\ntemplates:\n" in shown
     assert "\nrun:\n" in shown
 

@@ -18,7 +18,7 @@ def test_defaults_are_the_demo() -> None:
     options = parse()
     assert (options.command, options.model, options.images) == ("map", "demo", "embedded")
     assert (options.layers, options.unit, options.target) == (["last", "output"], "center", "predicted")
-    assert (options.precision, options.state, options.output) == (None, None, Path("erfattr-output"))
+    assert (options.precision, options.state, options.output) == (None, None, Path("erfattr-map"))
     assert (options.to_spatial, options.select) == (None, None)
 
 
