@@ -256,25 +256,29 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
     scale = stats.mean.abs().max().item()
     sums = sums / scale
     groups = len(sizes)
-    pairs = held_out_pairs(groups) if groups >= FEWEST_FOR_TWO else []
-    means = _means_without(sums.mean((1, 2)), sizes, pairs)
+    means = with_and_without(sums.mean((1, 2))) / with_and_without(sizes)
     unit = torch.full_like(means, 1 / scale) if normalize == "none" else means
 
-    s, b_m, shape, v = _classes(held_out_moments(sums, sizes, order))
-    epsilon = standard_error(v[0], v[1 : 1 + groups], sizes)
+    found = _classes(held_out_moments(sums, sizes, order))
+    # The last rows, without two groups, are for the error of v alone.
+    s, b_m, shape, v = (part[: 1 + groups] for part in found)
+    epsilon = standard_error(v[0], v[1:], sizes)
     v_held_back = v * signal_share(v**2, epsilon**2)
     lower = (s * b_m).sum(1)
-    # A negative v comes of noise as often as a positive one: its term is subtracted, so that they cancel.
-    missed = v_held_back.sign() * (s * _excess(b_m, shape * v_held_back.abs()[:, None])).sum(1)
-    values = (lower + missed) / unit
+    values = (lower + _missed(s, b_m, shape, v_held_back)) / unit
+    alone = (lower[0] + _missed(s[:1], b_m[:1], shape[:1], v_held_back)) / unit[0]
 
     # The jackknife is one of squares: an index near zero is no smooth function of the images, its square is.
-    squares = values * values.abs()
-    one, two = squares[1 : 1 + groups], squares[1 + groups :]
-    root = signed_root(squares[0], one, sizes, share=second_order_share(squares[0], one, two, pairs))
+    squares, by_v = values * values.abs(), alone * alone.abs()
+    # v is a mean over pairs of groups, of which a jackknife counts a part twice; the rest is none.
+    pairs = held_out_pairs(groups) if groups >= FEWEST_FOR_TWO else []
+    twice = 1 - second_order_share(v[0], v[1:], found.v[1 + groups :], pairs)
+    variance_by_v, variance = (standard_error(x[0], x[1:], sizes).square() for x in (by_v, squares))
+    of_v = (variance_by_v / variance.clamp_min(TINY)).clamp_max(1).item()
+    root = signed_root(squares[0], squares[1:], sizes, share=1 - twice * of_v)
     # The most that lies beyond the prediction, an error epsilon above what was found.
-    variance = shape[0] * (v[0].clamp_min(0) + epsilon)
-    upper = (s[0] * (b_m[0] ** 2 + variance).sqrt()).sum()
+    beyond = shape[0] * (v[0].clamp_min(0) + epsilon)
+    upper = (s[0] * (b_m[0] ** 2 + beyond).sqrt()).sum()
     unknown = _SHAPE_SPREAD * ((upper - lower[0]) / unit[0]).item()
     estimate = Estimate(
         value=values[0].item(),
@@ -290,14 +294,12 @@ def _fit(stats: MapStatistics, order: int, normalize: str, name: str = "stats") 
     return _Fit(estimate, root.influence, unknown)
 
 
-def _means_without(sums: Tensor, sizes: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """Return the mean over all images, those without each group, and those without both of each pair."""
-    held = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+def _missed(s: Tensor, b_m: Tensor, shape: Tensor, v: Tensor) -> Tensor:
+    """Return what no prediction reaches, for each row of v.
 
-    def left(values: Tensor) -> Tensor:
-        return torch.cat([with_and_without(values), values.sum() - values[held].sum(1)])
-
-    return left(sums) / left(sizes)
+    A negative v comes of noise as often as a positive one: its term is subtracted, so that they cancel.
+    """
+    return v.sign() * (s * _excess(b_m, shape * v.abs()[:, None])).sum(1)
 
 
 def _classes(moments: Moments) -> _Classes:

@@ -217,11 +217,12 @@ def missed_variances(moments: Tensor) -> tuple[list[float], list[float]]:
     return slopes, variances
 
 
-def written_out_value(moments: Tensor, noise: float) -> tuple[float, float, float]:
-    """Index (not normalised), lower and upper bound."""
+def written_out_value(moments: Tensor, noise: float, v: float | None = None) -> tuple[float, float, float]:
+    """Index (not normalised), lower and upper bound; with another v in the index, if one is given."""
     slopes, variances = missed_variances(moments)
     remainder = sum(variances)
-    kept = remainder * remainder**2 / (remainder**2 + noise**2)
+    missed = remainder if v is None else v
+    kept = missed * missed**2 / (missed**2 + noise**2)
     positive = [max(v, 0.0) for v in variances]
     lower = value = upper = 0.0
     for k, (s, s2, size, *_) in enumerate(moments.T.tolist()):
@@ -266,21 +267,28 @@ def test_equals_the_definition_written_out(order: int, images: int, strength: fl
     unit = stats.mean.mean().item()
     value, lower, upper = (x / unit for x in written_out_value(whole, noise))
 
-    def square_without(*left_out: int) -> float:
+    def square_of(found: float, *left_out: int) -> float:
         kept = [i for i in range(5) if i not in left_out]
         mean = sum(sizes[i] * means[i].mean().item() for i in kept) / sum(sizes[i] for i in kept)
-        found = written_out_value(averaged(moments, sizes, *left_out), noise)[0] / mean
-        return math.copysign(found**2, found)
+        return math.copysign((found / mean) ** 2, found)
 
-    square, one = square_without(), [square_without(g) for g in range(5)]
-    # Efron and Stein (1981): what a jackknife counts twice.
+    square = square_of(value * unit)
+    one = [square_of(written_out_value(part, noise)[0], g) for g, part in enumerate(replicates)]
+    # Efron and Stein (1981): what a jackknife counts twice, of v.
+    v = sum(missed_variances(whole)[1])
+    v_one = [sum(missed_variances(part)[1]) for part in replicates]
     q = [
-        5 * square - 4 * (one[g] + one[h]) + 3 * square_without(g, h)
+        5 * v - 4 * (v_one[g] + v_one[h]) + 3 * sum(missed_variances(averaged(moments, sizes, g, h))[1])
         for g, h in itertools.combinations(range(5), 2)
     ]
-    variance = 4 / 5 * sum((part - sum(one) / 5) ** 2 for part in one)
+    variance = 4 / 5 * sum((part - sum(v_one) / 5) ** 2 for part in v_one)
     share = 1 - sum((part - sum(q) / 10) ** 2 for part in q) / 30 / variance
-    error = delete_m_jackknife(square, one, sizes) * math.sqrt(min(max(share, 3 / 8), 1))
+    twice = 1 - min(max(share, 3 / 8), 1)
+    # It holds for what comes of v alone, all else being that of all groups.
+    alone = [square_of(written_out_value(whole, noise, v=part)[0]) for part in v_one]
+    error = delete_m_jackknife(square, one, sizes)
+    of_v = min(1, (delete_m_jackknife(square, alone, sizes) / error) ** 2)
+    error *= math.sqrt(1 - twice * of_v)
     low = abs(square) - 2 * error
     of_root = (abs(value) - math.copysign(abs(low) ** 0.5, low)) / 2
 
