@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
@@ -21,6 +22,17 @@ def positive(text: str) -> int:
 def not_negative(text: str) -> int:
     """Read an integer of at least 0."""
     return _integer(text, 0, "an integer of at least 0")
+
+
+def is_positive(text: str) -> float:
+    """Read a positive finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return value
 
 
 def random_seed(text: str) -> int:
