@@ -12,7 +12,6 @@ from erfattr._files import writing
 from erfattr._model import find_layer
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit
-from erfattr.cli._failures import naming
 from erfattr.cli._inputs import ChosenImages, Network, chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
 from erfattr.metrics.statistics import MapStatistics
@@ -21,6 +20,7 @@ from erfattr.receptive_field.stages import stage_layers
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.noise_banner import noise_in_words
 from erfattr.report.paper_files import write_stages
+from erfattr.report.stage_figure import refuse_undrawable
 
 
 class _Row(NamedTuple):
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     labels = [row.label for row in rows]
     if len(set(labels)) < len(labels):
         raise ValueError(f"MODEL: expected different networks or weights, got {' '.join(labels)}")
+    refuse_undrawable(max(len(row.layers) for row in rows), options.width, options.cmap)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with writing(options.output) as stage:
         maps: dict[str, dict[str, MapStatistics]] = {}
@@ -55,20 +56,19 @@ def run(options: argparse.Namespace) -> None:
             "models": {row.label: asdict(row.network.info) for row in rows},
             "images": {row.label: row.images.described_once_read() for row in rows},
         }
-        with naming(width="--width", cmap="--cmap", maps="--layers"):
-            written = write_stages(
-                stage,
-                maps,
-                {row.label: row.fields for row in rows},
-                widths=options.width,
-                formats=options.format,
-                record=record,
-                zoom=options.zoom or None,
-                shared_scale=not options.own_scales,
-                norm=None if options.color_scale == "auto" else options.color_scale,
-                cmap=options.cmap,
-                notes=[f"{row.label}: {row.network.info.weights}." for row in rows],
-            )
+        written = write_stages(
+            stage,
+            maps,
+            {row.label: row.fields for row in rows},
+            widths=options.width,
+            formats=options.format,
+            record=record,
+            zoom=options.zoom or None,
+            shared_scale=not options.own_scales,
+            norm=None if options.color_scale == "auto" else options.color_scale,
+            cmap=options.cmap,
+            notes=[f"{row.label}: {row.network.info.weights}." for row in rows],
+        )
         names = [path.name for path in written]
     for label, stages in maps.items():
         for layer, statistics in stages.items():

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from erfattr._checks import as_map, check_positive_int
+from erfattr._showing import Shown
 from erfattr.metrics.imbalance import local_mean, phase_contrast, phase_profile
 
 
-@dataclass(frozen=True)
-class GridContrast:
+@dataclass(frozen=True, repr=False)
+class GridContrast(Shown):
     """Contrast of a map's phase profile, and that of the same map with its grid scattered.
 
     Attributes:
@@ -28,6 +29,9 @@ class GridContrast:
     contrast: float
     noise_floor: float
     noise_high: float
+
+    def _in_words(self) -> str:
+        return f"contrast {self.contrast:.4f}, noise alone {self.noise_floor:.4f}"
 
     @property
     def is_told(self) -> bool:

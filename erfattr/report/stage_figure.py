@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
@@ -134,11 +135,7 @@ def draw_stages(
     ]
     if not rows or not all(rows):
         raise ValueError(f"maps: expected at least one map of each network, got {_counted(maps)}")
-    columns = max(map(len, rows))
-    side = (width - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
-    if side < _SMALLEST or not math.isfinite(side):
-        least = math.ceil(_SMALLEST * columns + _LEFT + _RIGHT + (columns - 1) * _GAP)
-        raise ValueError(f"width: expected at least {least} mm for {columns} stages, got {width:g}")
+    side = _side(width, max(map(len, rows)))
     panels = [panel for row in rows for panel in row]
     if shared_scale:
         shared = choose_colors([panel.values for panel in panels], norm=norm, cmap=cmap)
@@ -147,6 +144,27 @@ def draw_stages(
         colors = {id(panel): choose_colors([panel.values], norm=norm, cmap=cmap) for panel in panels}
     with rc_context({"font.size": _FONT, "axes.linewidth": 0.5, "mathtext.default": "regular"}):
         return _drawn(rows, colors, width, side, zoom, shared_scale, notes)
+
+
+def refuse_undrawable(stages: int, widths: Sequence[float], cmap: Colormap | str | None = None) -> None:
+    """Raise what `draw_stages` would for so many stages a row, before maps are made.
+
+    Raises:
+        TypeError: ``cmap`` is no colour map.
+        ValueError: a width is too small, or ``cmap`` an unknown name.
+    """
+    for width in widths:
+        _side(width, stages)
+    choose_colors([np.ones((1, 1))], cmap=cmap)
+
+
+def _side(width: float, columns: int) -> float:
+    """Return how wide a panel is, in millimetres."""
+    side = (width - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
+    if side < _SMALLEST or not math.isfinite(side):
+        least = math.ceil(_SMALLEST * columns + _LEFT + _RIGHT + (columns - 1) * _GAP)
+        raise ValueError(f"width: expected at least {least} mm for {columns} stages, got {width:g}")
+    return side
 
 
 def _panel(model: str, stage: str, given: Any, fields: Fields | None) -> _Panel:
