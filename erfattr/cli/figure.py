@@ -15,7 +15,7 @@ from erfattr.attr.sources import FeatureUnit
 from erfattr.cli._inputs import ChosenImages, Network, chosen_images, chosen_network
 from erfattr.cli._record import begun_record, print_written
 from erfattr.metrics.statistics import MapStatistics
-from erfattr.receptive_field.field import ReceptiveField
+from erfattr.receptive_field.field import ReceptiveField, ReceptiveFields
 from erfattr.receptive_field.stages import stage_layers
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.noise_banner import noise_in_words
@@ -103,7 +103,7 @@ def _row(options: argparse.Namespace, index: int) -> _Row:
                 f"--layers: the stages of {info.name} could not be found ({type(error).__name__}: {error}); "
                 "name its layers"
             ) from error
-        fields = {}
+        fields = ReceptiveFields()
         print(f"warning: theoretical receptive fields of {info.name} are left out: {error}")
     twice = options.models.count(options.models[index]) > 1
     label = f"{info.name} ({info.weights})" if twice else info.name

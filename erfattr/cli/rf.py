@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
         tiling = suggest_tiling(model, options.size, layer=options.layer, in_channels=channels)
         print(tiling.to_json() if options.json else "\n".join(tiling_lines(tiling)))
         return
-    fields = receptive_fields(model, options.size, in_channels=channels)
+    fields: dict[str, ReceptiveField] = receptive_fields(model, options.size, in_channels=channels)
     if options.layer is not None:
         name, _ = find_layer(model, options.layer)
         if name not in fields:

@@ -216,8 +216,8 @@ def plot_map_row(
     if len(names) != len(maps):
         raise ValueError(f"titles: expected one for each of {len(maps)} maps, got {len(names)}")
     # What `Figure.subplots` returns is an array, of two dimensions for more than one row.
-    places = [None] * len(maps) if axes is None else list(np.ravel(np.asarray(axes, dtype=object)))
-    if len(places) != len(maps):
+    places: list[Axes] = [] if axes is None else list(np.ravel(np.asarray(axes, dtype=object)))
+    if axes is not None and len(places) != len(maps):
         raise ValueError(f"axes: expected one for each of {len(maps)} maps, got {len(places)}")
     drawn = [drawn_values("maps", sensitivity_map, relative) for sensitivity_map in maps]
     label = drawn[0][1]

@@ -24,7 +24,12 @@ Format = Literal["pdf", "svg", "png"]
 _DPI = 300
 # TrueType in a PDF stays text that can be searched and edited; type 3, matplotlib's default, is refused by
 # many journals. An SVG shows the same on every machine only where its letters are outlines.
-_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "erfattr"}
+_FONTS: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "erfattr",
+}
 # Without the time of the day, the same figure is the same file.
 _DATES: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.text import Text
 
 from erfattr._checks import check_positive_int, describe
@@ -35,7 +35,7 @@ _SMALLEST = 11.0
 _INSET = 0.36
 # Dots per inch of the file at least: what journals ask for.
 _DPI = 300
-_THIN = [withStroke(linewidth=1.6, foreground="black")]
+_THIN: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="black")]
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _bare(ax: Axes, panel: _Panel) -> None:
 
 
 def _has_inset(panel: _Panel, zoom: int) -> bool:
-    return min(panel.values.shape) >= 2 * zoom
+    return bool(min(panel.values.shape) >= 2 * zoom)
 
 
 def _inset(ax: Axes, panel: _Panel, zoom: int, side: float, colors: Colors) -> str | None:

@@ -91,7 +91,8 @@ class Tiling(Shown):
             # Of a large image larger tiles, or there would be more lines than one can see.
             tiles = axis.tiles(max(tile, -(-axis.length // _MOST_TILES)))
             spans.append([(found.start, found.stop, found.keep_from, found.keep_to) for found in tiles])
-        return plot_tiles(*spans, self.input_size, ax, **{"title": self._in_words(), **options})
+        rows, columns = spans
+        return plot_tiles(rows, columns, self.input_size, ax, **{"title": self._in_words(), **options})
 
     def axes(self, size: Sequence[int]) -> tuple[Axis, Axis]:
         """Return how the two axes of an image of ``size`` (H, W) are cut.
