@@ -29,7 +29,7 @@ from erfattr.report.profile_plots import plot_phase_profile, profile_limits
 
 # Millimetres.
 _WIDTH, _LEFT, _PANEL, _GAP, _TITLE = 170.0, 2.5, 28.0, 2.2, 4.6
-_TOP, _LAST = 15.0, 31.0
+_TOP, _LAST = 15.0, 25.0
 _MM = 1 / 25.4
 
 
@@ -178,8 +178,8 @@ def draw_debiased(
             _draw_row(row, image, window)
             top += tall + _GAP
         top += _TITLE
-        step = (_WIDTH - 14.0) / 5
-        last = [place(9.0 + index * step, top + 1.0, step - 10.0, step - 10.0) for index in range(5)]
+        # Where a colour bar stands between them, there is more room.
+        last = [place(left, top + 1.0, 24.0, 24.0) for left in (4.0, 31.0, 70.0, 102.0, 144.0)]
         _draw_map(last[:2], sensitivity_map, window)
         _draw_change(last[2:], change)
         if heading:
@@ -262,10 +262,11 @@ def _draw_change(axes: Sequence[Axes], change: GridChange | None) -> None:
     bars.bar(["before", "after"], values, color=["#D55E00", "#0072B2"], width=0.6)
     for index, (value, floor) in enumerate(zip(values, floors, strict=True)):
         bars.plot((index - 0.42, index + 0.42), (floor, floor), color="black", linewidth=1.4)
-        bars.text(index, value, f"{value:.3f}", ha="center", va="bottom")
+        bars.text(index, max(value, floor), f"{value:.3f}", ha="center", va="bottom")
     bars.set_ylim(0, 1.2 * max(*values, *floors, 1e-9))
     bars.set_title("contrast; line: noise alone")
-    bars.spines[["top", "right"]].set_visible(False)
+    bars.set_yticks([])  # the numbers stand at the bars
+    bars.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _short(words: str, longest: int = 24) -> str:

@@ -49,14 +49,14 @@ def draw_map(report: MapReport, heading: str | None = None) -> Figure:
         )
         plot_zoom(report.statistics, report.center, ax=zoom)
         if report.fit is not None:
-            plot_gaussian_fit(report.statistics, report.fit, ax=fitted)
+            plot_gaussian_fit(report.statistics, report.fit, ax=fitted).set_box_aspect(1)
         else:
             fitted.set_axis_off()
             fitted.text(0.5, 0.5, "no Gaussian fits this map", ha="center", transform=fitted.transAxes)
         if report.profile is not None:
             plot_phase_profile(report.profile, last)
         elif report.fit is not None:
-            plot_gaussian_fit(report.statistics, report.fit, "y", last)
+            plot_gaussian_fit(report.statistics, report.fit, "y", last).set_box_aspect(1)
         else:
             last.set_axis_off()
     return figure

@@ -14,11 +14,11 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-from matplotlib.text import Text
 
 from erfattr._checks import check_positive_int, describe
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import ReceptiveField
+from erfattr.report._figure_text import SMALL, fit_into, millimetres, wrapped, write
 from erfattr.report._map_image import Array, Colors, choose_colors, draw_image, drawn_values, scientific
 from erfattr.report.noise_banner import noise_in_words
 
@@ -26,8 +26,8 @@ Maps = Mapping[str, Mapping[str, Any]]
 Fields = Mapping[str, Mapping[str, ReceptiveField]]
 
 _MM = 1 / 25.4
-# Points. Journals ask for 5 to 7 at least; nothing here is below 6.
-_FONT, _SMALL = 7.0, 6.0
+# Points, as `SMALL`.
+_FONT = 7.0
 # Millimetres: margins, gaps and lines of text; a panel below the smallest shows nothing.
 _LEFT, _RIGHT, _GAP, _TITLE, _LINE, _BAR = 4.6, 1.6, 1.6, 3.6, 2.6, 11.0
 _SMALLEST = 11.0
@@ -202,9 +202,9 @@ def _drawn(
     panels = [panel for row in rows for panel in row]
     insets = zoom is not None and any(_has_inset(panel, zoom) for panel in panels)
     figure = Figure(figsize=(width * _MM, 10), dpi=_DPI)
-    banner = _wrapped(figure, _banner(panels), width - 2 * _RIGHT - 2)
+    banner = wrapped(figure, _banner(panels), width - 2 * _RIGHT - 2)
     said = [*_notes(panels, zoom if insets else None, shared_scale), *further]
-    notes = _wrapped(figure, said, width - 2 * _RIGHT)
+    notes = wrapped(figure, said, width - 2 * _RIGHT)
     above = (len(banner) * _LINE + 2.0) if banner else 0.6
     below = (_BAR if shared_scale else 1.0) + len(notes) * _LINE + 1.0
     height = above + sum(heights) + len(rows) * _TITLE + (len(rows) - 1) * _GAP + below
@@ -215,11 +215,11 @@ def _drawn(
 
     if banner:
         style = {"facecolor": "#F0E442", "edgecolor": "none", "pad": 1.5}
-        _text(figure, width / 2, 1.2, "\n".join(banner), width, height, ha="center", bbox=style)
+        write(figure, width / 2, 1.2, "\n".join(banner), width, height, ha="center", bbox=style)
     top, letters, image = above, iter(_letters(len(panels))), None
     for row, high in zip(rows, heights, strict=True):
         top += _TITLE
-        _text(figure, 1.2, top + high / 2, row[0].model, width, height, rotation=90, va="center", room=high)
+        write(figure, 1.2, top + high / 2, row[0].model, width, height, rotation=90, va="center", room=high)
         for column, panel in enumerate(row):
             left = _LEFT + column * (side + _GAP)
             tall = side * panel.values.shape[0] / panel.values.shape[1]
@@ -237,7 +237,7 @@ def _drawn(
         # Not wider than a column's bar: the numbers on it are what it is for.
         long = min(0.7 * width, 80.0)
         _color_bar(figure, place((width - long) / 2, top + 2.0, long, 1.9), image, colors[id(panels[0])])
-    _text(figure, _RIGHT, height - len(notes) * _LINE - 0.8, "\n".join(notes), width, height)
+    write(figure, _RIGHT, height - len(notes) * _LINE - 0.8, "\n".join(notes), width, height)
     return figure
 
 
@@ -337,7 +337,7 @@ def _scale_bar(ax: Axes, panel: _Panel, side: float, *, right: bool) -> None:
         f"{length} px",
         ha="center",
         va="bottom",
-        fontsize=_SMALL,
+        fontsize=SMALL,
         color="white",
         path_effects=_THIN,
     )
@@ -347,64 +347,15 @@ def _title(
     figure: Figure, letter: str, panel: _Panel, left: float, top: float, side: float, *size: float
 ) -> None:
     """Write letter and layer above a panel, and the size of its TRF where there is room."""
-    bold = _text(figure, left, top - 0.7, letter, *size, va="bottom", fontweight="bold", fontsize=_FONT)
-    begin = _millimetres(bold) + 0.9
+    bold = write(figure, left, top - 0.7, letter, *size, va="bottom", fontweight="bold", fontsize=_FONT)
+    begin = millimetres(bold) + 0.9
     trf = None
     if panel.trf:
-        trf = _text(figure, left + side, top - 0.7, panel.trf, *size, ha="right", va="bottom", color="0.3")
-    name = _text(figure, left + begin, top - 0.7, panel.stage, *size, va="bottom")
-    if trf is not None and begin + _millimetres(name) + 1.0 + _millimetres(trf) > side:
+        trf = write(figure, left + side, top - 0.7, panel.trf, *size, ha="right", va="bottom", color="0.3")
+    name = write(figure, left + begin, top - 0.7, panel.stage, *size, va="bottom")
+    if trf is not None and begin + millimetres(name) + 1.0 + millimetres(trf) > side:
         trf.remove()
-    _fit(name, side - begin)
-
-
-def _text(
-    figure: Figure,
-    x: float,
-    y: float,
-    words: str,
-    width: float,
-    height: float,
-    room: float | None = None,
-    **style: Any,
-) -> Text:
-    """Write at (x, y) millimetres from the top left."""
-    text = figure.text(x / width, 1 - y / height, words, **{"va": "top", "fontsize": _SMALL, **style})
-    if room is not None:
-        _fit(text, room)
-    return text
-
-
-def _millimetres(text: Text) -> float:
-    """Return how long a line of text is."""
-    extent = text.get_window_extent()
-    figure = text.figure
-    assert figure is not None
-    return float(max(extent.width, extent.height if text.get_rotation() else 0.0) / figure.figure.dpi / _MM)
-
-
-def _fit(text: Text, room: float) -> None:
-    """Shorten a name from its beginning until it fits: the end of a dotted name tells layers apart."""
-    whole = text.get_text()
-    for cut in range(1, len(whole)):
-        if _millimetres(text) <= room:
-            return
-        text.set_text("…" + whole[cut + 1 :])
-
-
-def _wrapped(figure: Figure, sentences: Sequence[str], room: float) -> list[str]:
-    """Break sentences into lines that fit."""
-    lines: list[str] = []
-    probe = figure.text(0, 0, "", fontsize=_SMALL)
-    for word in " ".join(sentences).split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        probe.set_text(longer)
-        if lines and _millimetres(probe) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    probe.remove()
-    return lines
+    fit_into(name, side - begin)
 
 
 def _color_bar(figure: Figure, place: tuple[float, float, float, float], image: Any, colors: Colors) -> None:
@@ -417,11 +368,11 @@ def _color_bar(figure: Figure, place: tuple[float, float, float, float], image: 
     bar = figure.colorbar(image, cax=ax, orientation="horizontal", extend=extend)
     if not isinstance(colors.norm, LogNorm):
         scientific(bar.ax.xaxis)
-    bar.ax.tick_params(labelsize=_SMALL, length=2, width=0.5, pad=1.5)
+    bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5, pad=1.5)
     bar.ax.tick_params(which="minor", length=1.2, width=0.4)
-    bar.ax.xaxis.get_offset_text().set_fontsize(_SMALL)
+    bar.ax.xaxis.get_offset_text().set_fontsize(SMALL)
     words = f" ({colors.words})" if colors.words else ""
-    bar.set_label(f"sensitivity relative to each map's mean{words}", fontsize=_SMALL, labelpad=1.5)
+    bar.set_label(f"sensitivity relative to each map's mean{words}", fontsize=SMALL, labelpad=1.5)
 
 
 def _banner(panels: Sequence[_Panel]) -> list[str]:
