@@ -179,7 +179,7 @@ def draw_debiased(
             top += tall + _GAP
         top += _TITLE
         # Where a colour bar stands between them, there is more room.
-        last = [place(left, top + 1.0, 24.0, 24.0) for left in (4.0, 31.0, 70.0, 102.0, 144.0)]
+        last = [place(left, top + 1.0, 24.0, 24.0) for left in (4.0, 31.0, 70.0, 102.0, 142.0)]
         _draw_map(last[:2], sensitivity_map, window)
         _draw_change(last[2:], change)
         if heading:
@@ -264,7 +264,7 @@ def _draw_change(axes: Sequence[Axes], change: GridChange | None) -> None:
         bars.plot((index - 0.42, index + 0.42), (floor, floor), color="black", linewidth=1.4)
         bars.text(index, max(value, floor), f"{value:.3f}", ha="center", va="bottom")
     bars.set_ylim(0, 1.2 * max(*values, *floors, 1e-9))
-    bars.set_title("contrast; line: noise alone")
+    bars.set_title("contrast, line: noise")
     bars.set_yticks([])  # the numbers stand at the bars
     bars.spines[["top", "right", "left"]].set_visible(False)
 

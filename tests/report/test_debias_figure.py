@@ -74,7 +74,7 @@ def test_profiles_share_their_colours_and_the_headline_answers() -> None:
     by_title = {ax.get_title(): ax for ax in figure.axes}
     before, after = by_title["phase profile before"], by_title["phase profile after"]
     assert before.images[0].get_clim() == after.images[0].get_clim()
-    bars = by_title["contrast; line: noise alone"]
+    bars = by_title["contrast, line: noise"]
     change = grid_change([image(0, 0.5, 0.0)], 8)
     assert change is not None
     heights = [bar.get_height() for bar in bars.patches]
