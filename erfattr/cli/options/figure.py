@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "figure of an exact width, on one colour scale, with insets of single pixels, the theoretical "
         "receptive field and a bar of pixels. Write it as PDF, SVG or PNG with embedded fonts, the maps "
         "(NPY), and all that is needed to repeat the run (result.json).",
-        epilog="Example: erfattr figure resnet18 timm/convnext_tiny --weights none --count 32 --width 85 170 "
+        epilog="Example: erfattr figure resnet18 swin_t --weights none --count 32 --width 85 170 "
         "draws four stages of both at the width of a column and of a page. Give --layers once for all "
         "networks, or once for each.",
         parents=[
@@ -64,14 +64,15 @@ def add(commands: Any) -> None:
         type=is_positive,
         default=[170.0],
         metavar="MM",
-        help="draw the figure so many millimetres wide, in each of these widths: 85 is a column, 170 a page",
+        help="draw the figure so many millimetres wide, in each of these widths: 85 is a column, 170 a page "
+        "(default: 170)",
     )
     figure.add_argument(
         "--format",
         nargs="+",
         choices=("pdf", "svg", "png"),
         default=["pdf", "png"],
-        help="write the figure in each of these formats",
+        help="write the figure in each of these formats (default: pdf png)",
     )
     figure.add_argument(
         "--zoom",

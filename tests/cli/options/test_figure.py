@@ -17,5 +17,5 @@ def test_defaults_and_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command_parser().parse_args(["figure", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "erfattr figure resnet18 timm/convnext_tiny --weights none" in printed
+    assert "erfattr figure resnet18 swin_t --weights none" in printed
     assert "(default:erfattr-figure)" in printed.replace(" ", "")  # lines break at hyphens
