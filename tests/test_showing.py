@@ -128,6 +128,8 @@ def test_tiling_is_drawn_with_one_tile_and_its_halo() -> None:
     ax = tiling.plot(_axes())
     *_, kept, read = ax.patches
     assert kept.get_height() + 4 == read.get_height()
+    large = suggest_tiling(nn.Conv2d(1, 1, 3, 2, 1), (400, 400), in_channels=1).plot(_axes())
+    assert len(large.patches) <= 12 * 12 + 2
     assert tiling.to_dict() == json.loads(tiling.to_json())
     assert "select" not in tiling.to_dict()
 

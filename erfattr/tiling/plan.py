@@ -75,7 +75,7 @@ class Tiling(Shown):
         return f"halo {pairs[0]}, alignment {pairs[1]}, smallest tile {pairs[2]}, {exact}"
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw the smallest tiles over the image: what each keeps, and one with its halo.
+        """Draw tiles over the image, a dozen a row at most: what each keeps, and one with its halo.
 
         Args:
             ax: Where to draw; ``None`` for a new figure of pyplot.
@@ -89,7 +89,8 @@ class Tiling(Shown):
         spans = []
         for axis, tile in zip(self.axes(self.input_size), self.minimum_tile, strict=True):
             # Of a large image larger tiles, or there would be more lines than one can see.
-            tiles = axis.tiles(max(tile, -(-axis.length // _MOST_TILES)))
+            kept = -(-axis.length // (_MOST_TILES * axis.alignment)) * axis.alignment
+            tiles = axis.tiles(max(tile, 2 * axis.halo + kept))
             spans.append([(found.start, found.stop, found.keep_from, found.keep_to) for found in tiles])
         rows, columns = spans
         return plot_tiles(rows, columns, self.input_size, ax, **{"title": self._in_words(), **options})
