@@ -32,6 +32,8 @@ from .metrics.corrected_imbalance import compare_imbalance as compare_imbalance
 from .metrics.corrected_imbalance import corrected_imbalance as corrected_imbalance
 from .metrics.gaussian_fit import GaussianFit as GaussianFit
 from .metrics.gaussian_fit import fit_gaussian as fit_gaussian
+from .metrics.grid_contrast import GridContrast as GridContrast
+from .metrics.grid_contrast import grid_contrast as grid_contrast
 from .metrics.imbalance import imbalance_index as imbalance_index
 from .metrics.imbalance import phase_contrast as phase_contrast
 from .metrics.imbalance import phase_profile as phase_profile
@@ -53,7 +55,9 @@ from .metrics.weak_phases import weak_phases as weak_phases
 from .models.demo import demo_model as demo_model
 from .models.loading import load_model as load_model
 from .receptive_field.field import ReceptiveField as ReceptiveField
+from .receptive_field.field import ReceptiveFields as ReceptiveFields
 from .receptive_field.nan_probe import nan_probe as nan_probe
+from .receptive_field.stages import stage_layers as stage_layers
 from .receptive_field.trace import receptive_fields as receptive_fields
 from .receptive_field.trace import theoretical_receptive_field as theoretical_receptive_field
 from .remedies.average_shortcuts import average_shortcuts as average_shortcuts
@@ -61,6 +65,8 @@ from .remedies.blur import blur_downsampling as blur_downsampling
 from .remedies.kernel_padding import pad_kernels as pad_kernels
 from .remedies.model_changes import LayerChange as LayerChange
 from .remedies.model_changes import ModelChanges as ModelChanges
+from .report.map_plots import plot_map as plot_map
+from .report.stage_figure import draw_stages as draw_stages
 from .robust.pixel_attacks import GradientPixelAttack as GradientPixelAttack
 from .robust.pixel_attacks import OnePixelAttack as OnePixelAttack
 from .robust.pixel_attacks import RandomPixelAttack as RandomPixelAttack

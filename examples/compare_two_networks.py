@@ -46,9 +46,7 @@ print(f"without the noise, over 12 images: {hasty.sentence}")
 # %%
 figure = plt.figure(figsize=(14, 4.2), layout="constrained")
 maps, bars = figure.subfigures(1, 2, width_ratios=(2, 1))
-plot_map_row(
-    maps.subplots(1, 2), [found.mean for found in statistics.values()], list(networks), shared_scale=True
-)
+plot_map_row(list(statistics.values()), maps.subplots(1, 2), list(networks), shared_scale=True)
 ax = bars.subplots()
 estimates = {
     "original,\n64 images": comparison.second,

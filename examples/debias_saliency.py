@@ -43,9 +43,9 @@ clean = debiased.attribute(shown, target=target).mean(1)
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(10, 8.5), layout="constrained")
 for (zoom, grid), maps, name in zip(axes, (raw, clean), ("raw", "debiased"), strict=True):
-    plot_zoom(zoom, maps[1], center=(112, 112), size=64, title=f"saliency of one image, {name}")
+    plot_zoom(maps[1], (112, 112), 64, zoom, title=f"saliency of one image, {name}")
     profile = phase_profile(maps.mean(0), period=32)
-    plot_phase_profile(grid, profile, title=f"{name}: contrast {phase_contrast(profile):.3f}")
+    plot_phase_profile(profile, grid, title=f"{name}: contrast {phase_contrast(profile):.3f}")
 plt.show()
 
 # %% [markdown]

@@ -48,12 +48,12 @@ print(f"{unit4.layer}: on pixel {unit4.center}, fitted centre ({fit4.center[0]:.
 # %%
 figure, (left, between, right) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
 box, box4 = field.bounds(unit.unit), field4.bounds(unit4.unit)
-plot_map(left, R, unit=unit.unit, center=unit.center, bounds=box, title="a unit of layer3")
-plot_gaussian_fit(between, R, fit)
+plot_map(R, left, unit=unit.unit, center=unit.center, bounds=box, title="a unit of layer3")
+plot_gaussian_fit(R, fit, ax=between)
 between.vlines(box[1::2], 0, 5, "0.4", "--", label=f"ends of the TRF, {field.size[1]} px")
 between.legend(loc="upper left", fontsize="small", frameon=False)
 right.plot(middle, middle, "cx", markersize=10, markeredgewidth=3, label=f"image centre ({middle}, {middle})")
-plot_map(right, R4, unit=unit4.unit, center=unit4.center, bounds=box4, title="the middle unit of layer4")
+plot_map(R4, right, unit=unit4.unit, center=unit4.center, bounds=box4, title="the middle unit of layer4")
 plt.show()
 
 # %% [markdown]

@@ -63,9 +63,9 @@ agreement = np.corrcoef(*(half.flatten() for half in halves))[0, 1]
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(10, 8.5), layout="constrained")
-plot_zoom(axes[0, 0], D, center=(56, 56), size=64, title="dead-pixel map, the middle 64 x 64 pixels")
-plot_phase_profile(axes[0, 1], phase.profile)
-plot_map(axes[1, 0], 1 + strong.double() - dead.double(), relative=False, limits=(0, 2), colorbar=False)
+plot_zoom(D, (56, 56), 64, axes[0, 0], title="dead-pixel map, the middle 64 x 64 pixels")
+plot_phase_profile(phase.profile, axes[0, 1])
+plot_map(1 + strong.double() - dead.double(), axes[1, 0], relative=False, limits=(0, 2), colorbar=False)
 axes[1, 0].set_title("bright: strongest 10 %, black: dead beyond the noise")
 axes[1, 1].plot(*(half.flatten() for half in halves), ".", markersize=4)
 axes[1, 1].set(xlabel="phase profile, photographs 1 to 4", ylabel="photographs 5 to 8")

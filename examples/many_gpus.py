@@ -60,7 +60,7 @@ difference = (shared.mean - alone.mean).abs() / alone.mean.max()
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-plot_map(left, shared.mean, title=f"dead-pixel map by {world} processes ({device.type})")
+plot_map(shared.mean, left, title=f"dead-pixel map by {world} processes ({device.type})")
 right.hist(1e16 * difference.flatten(), bins=40)
 right.set(xlabel="difference / largest value ($10^{-16}$)", ylabel="pixels", yscale="log")
 right.set_title(f"from one process: at most {difference.max():.1g}")

@@ -64,7 +64,7 @@ print(f"L1 after training, padded against original: {trained.sentence}")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-plot_curves(left, {name: [run.history] for name, run in runs.items()}, target=recipe.target)
+plot_curves({name: [run.history] for name, run in runs.items()}, left, target=recipe.target)
 for name, comparison in changed.items():
     estimates = comparison.second, comparison.first
     values, errors = [index.value for index in estimates], [index.standard_error for index in estimates]

@@ -24,6 +24,7 @@ from erfattr.datasets.image_loader import ImageLoader
 from erfattr.datasets.photographs import SAMPLE_CROPS, SAMPLE_PHOTOGRAPHS, sample_images
 from erfattr.datasets.preprocessing import MODES, constants_for
 from erfattr.models.channels import image_channels
+from erfattr.models.demo import demo_record
 from erfattr.models.loading import ModelInfo, load_model
 
 
@@ -190,6 +191,18 @@ def class_scores(model: nn.Module, images: Tensor) -> Tensor:
             f"--model: expected a classifier with floating-point outputs, got {describe(scores)}"
         )
     return scores.double().cpu()
+
+
+def class_names(model: str, count: int) -> list[str]:
+    """Return the names of a model's ``count`` classes, or their indices where their names are not known."""
+    from torchvision.models import get_model_weights, list_models
+
+    names: list[str] = []
+    if model == "demo":
+        names = demo_record()["classes"]
+    elif model in list_models():
+        names = next(iter(get_model_weights(model))).meta.get("categories", [])
+    return names if len(names) == count else [f"class {index}" for index in range(count)]
 
 
 def check_class(option: str, index: int, classes: int) -> None:

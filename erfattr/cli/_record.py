@@ -47,7 +47,10 @@ def typed_command(options: argparse.Namespace, positional: str | None = None) ->
         if value is True:
             words.append(flag)
         elif isinstance(value, list):
-            words += [flag, *map(str, value)]
+            # An option that was given several times is a list of lists.
+            times = value if value and isinstance(value[0], list) else [value] if value else []
+            for once in times:
+                words += [flag, *map(str, once)]
         else:
             words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return words

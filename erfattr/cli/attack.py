@@ -17,6 +17,7 @@ from erfattr.cli._inputs import (
     check_class,
     chosen_images,
     chosen_network,
+    class_names,
     class_scores,
     colored,
     read_map,
@@ -24,7 +25,6 @@ from erfattr.cli._inputs import (
 from erfattr.cli._output import claimed
 from erfattr.cli._record import begun_record, print_written
 from erfattr.datasets.preprocessing import standardize
-from erfattr.models.demo import demo_record
 from erfattr.report.attack import AttackedImage, write_attacks
 from erfattr.robust.pixel_attacks import OnePixelAttack, StrongPixelAttack
 from erfattr.robust.pixel_trials import PixelAttackReport
@@ -155,7 +155,7 @@ def _attacked(
     first, last = (
         _answers(model, pixels, options.batch_size).softmax(1).max(1) for pixels in (images.pixels, written)
     )
-    classes = _class_names(options, model, images.pixels)
+    classes = class_names(options.model, _answers(model, images.pixels[:1], 1).shape[1])
     # A class to reach must be the answer, one to leave must not.
     reached = (last.indices == target) == (options.reach is not None)
     attacked = []
@@ -186,19 +186,6 @@ def _attacked(
 def _eight_bits(pixels: Tensor, prepared: Preparation) -> Tensor:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
     return ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _class_names(options: argparse.Namespace, model: nn.Module, pixels: Tensor) -> list[str]:
-    """Return the names of the model's classes, or their indices where their names are not known."""
-    from torchvision.models import get_model_weights, list_models
-
-    count = _answers(model, pixels[:1], 1).shape[1]
-    names: list[str] = []
-    if options.model == "demo":
-        names = demo_record()["classes"]
-    elif options.model in list_models():
-        names = next(iter(get_model_weights(options.model))).meta.get("categories", [])
-    return names if len(names) == count else [f"class {index}" for index in range(count)]
 
 
 def _summary(attacked: list[AttackedImage]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ from erfattr.cli._inputs import (
     check_class,
     chosen_images,
     chosen_network,
+    class_names,
     class_scores,
     colored,
     read_map,
@@ -44,7 +47,8 @@ from erfattr.datasets.preprocessing import (
 )
 from erfattr.receptive_field.field import total_stride
 from erfattr.receptive_field.trace import receptive_fields
-from erfattr.report.debias import DebiasedImage, write_debiased
+from erfattr.report.debias import write_debiased
+from erfattr.report.debias_figure import DebiasedImage, grid_change
 
 
 class _Explainer(NamedTuple):
@@ -83,6 +87,10 @@ def run(options: argparse.Namespace) -> None:
     if options.target != "predicted":
         check_class("--target", options.target, scores.shape[1])
     period = _period(options, model, preparation)
+    shown_period = period
+    if period is None:
+        with suppress(ValueError):  # the mode needs none, and the figure does without
+            shown_period = _total_stride(model, preparation)
     explainer = _explainer(options.method, model, options.samples)
     with claimed(options, "image"):  # shows at once whether it can be written to
         torch.manual_seed(options.seed)
@@ -95,11 +103,12 @@ def run(options: argparse.Namespace) -> None:
             epsilon=options.epsilon,
             preserve_total=True,
         )
+        classes = class_names(options.model, scores.shape[1])
         explained = []
         for name, picture, image in zip(names, pictures, images, strict=True):
             shown = colored(picture) / 255
             image = image.to(options.device)
-            explained.append(_explained(options, debiased, name, shown, image, explainer.settings))
+            explained.append(_explained(options, debiased, name, shown, image, explainer.settings, classes))
         record = {
             **begun_record(options, started, info, positional="image"),
             "prepared": asdict(preparation),
@@ -114,13 +123,16 @@ def run(options: argparse.Namespace) -> None:
             save_calibration(sensitivity.map, options.output / "calibration.pt")
             written.append("calibration.pt")
         files = write_debiased(
-            options.output, explained, sensitivity.values, record, period=period, heading=heading
+            options.output, explained, sensitivity.values, record, period=shown_period, heading=heading
         )
         written += [path.name for path in files]
+    change = grid_change(explained, shown_period)
+    print("the grid was not measured" if change is None else change.sentence)
     for result in explained:
-        raw, after = result.strengths()
-        change = 100 * float((after - raw).abs().mean() / raw.mean())
-        print(f"{result.name}: class {result.target}, changed by {change:.1f} % of the mean attribution")
+        of_one = grid_change([result], shown_period)
+        said = "" if of_one is None else f", {of_one.sentence.removeprefix('this image: ')}"
+        if not options.quiet:
+            print(f"{result.name}: {result.explained}{said}")
     if not options.quiet:
         print()
         print_written(options.output, written)
@@ -146,6 +158,10 @@ def _period(options: argparse.Namespace, model: nn.Module, preparation: Preparat
     if options.period is not None or options.mode == "global":
         period: int | None = options.period
         return period
+    return _total_stride(model, preparation)
+
+
+def _total_stride(model: nn.Module, preparation: Preparation) -> int:
     fields = receptive_fields(model, preparation.size, in_channels=preparation.channels, probe=False)
     stride = total_stride(fields)
     if stride is None or stride[0] != stride[1]:
@@ -198,6 +214,7 @@ def _explained(
     picture: Tensor,
     image: Tensor,
     settings: dict[str, Any],
+    classes: Sequence[str],
 ) -> DebiasedImage:
     """Explain one image, with the same random numbers before and after."""
     target = options.target
@@ -207,4 +224,6 @@ def _explained(
     raw = debiased.attribution_method.attribute(image, target=target, **settings)
     torch.manual_seed(options.seed)
     after = debiased.attribute(image, target=target, **settings)
-    return DebiasedImage(name, picture, raw[0].detach().cpu(), after[0].detach().cpu(), target)
+    return DebiasedImage(
+        name, picture, raw[0].detach().cpu(), after[0].detach().cpu(), target, classes[target]
+    )

@@ -73,7 +73,7 @@ def _table(options: argparse.Namespace, name: str) -> _Table:
         tiling = suggest_tiling(model, options.size, layer=options.layer, in_channels=channels)
         print(tiling.to_json() if options.json else "\n".join(tiling_lines(tiling)))
         return _Table(info.name, options.size, channels, {})
-    fields = receptive_fields(model, options.size, in_channels=channels)
+    fields: dict[str, ReceptiveField] = receptive_fields(model, options.size, in_channels=channels)
     if options.layer is not None:
         layer, _ = find_layer(model, options.layer)
         if layer not in fields:

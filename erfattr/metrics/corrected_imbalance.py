@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from erfattr._checks import check_choice
+from erfattr._showing import Shown
 from erfattr.metrics._held_out import (
     TINY,
     Moments,
@@ -33,8 +34,8 @@ from erfattr.metrics.statistics import MapStatistics
 _SHAPE_SPREAD = 1 / math.sqrt(12)
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """An imbalance index without the sampling noise of its map.
 
     Attributes:
@@ -63,6 +64,9 @@ class Estimate:
     sampling_error: float = math.nan
     shape_error: float = math.nan
 
+    def _in_words(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         """Value and error with two digits of the error, and what they were computed from."""
         value, error = _rounded(self.value, self.standard_error)
@@ -77,8 +81,8 @@ class Estimate:
         )
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Difference of two corrected indices.
 
     Attributes:
@@ -92,6 +96,9 @@ class Comparison:
     standard_error: float
     first: Estimate
     second: Estimate
+
+    def _in_words(self) -> str:
+        return self.sentence
 
     @property
     def sentence(self) -> str:

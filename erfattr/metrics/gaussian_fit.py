@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from erfattr._checks import as_map, check_bool
+from erfattr._showing import Shown
 from erfattr.metrics.jackknife import group_sums, standard_error, with_and_without
 from erfattr.metrics.statistics import MapStatistics
 
@@ -48,8 +49,8 @@ class GaussianErrors:
     source: Literal["images", "residuals"]
 
 
-@dataclass(frozen=True)
-class GaussianFit:
+@dataclass(frozen=True, repr=False)
+class GaussianFit(Shown):
     r"""A 2-D Gaussian fitted to a map; unless asked for, with axes along rows and columns and no background.
 
     .. math::
@@ -85,6 +86,13 @@ class GaussianFit:
     standard_errors: GaussianErrors
     shape: tuple[int, int]
     n_pixels: int
+
+    def _in_words(self) -> str:
+        (y, x), errors = self.center, self.standard_errors
+        return (
+            f"sigma_y {self.sigma_y:.2f} +- {errors.sigma_y:.2g}, sigma_x {self.sigma_x:.2f} +- "
+            f"{errors.sigma_x:.2g}, centre ({y:.1f}, {x:.1f}), R^2 {self.r_squared:.3f}"
+        )
 
     @property
     def axes(self) -> tuple[float, float, float]:

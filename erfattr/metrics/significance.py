@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erfattr._checks import check_fraction, check_not_negative, check_positive_int
+from erfattr._showing import Shown
 from erfattr.metrics.imbalance import phase_contrast, phase_profile
 from erfattr.metrics.jackknife import group_sums, pseudo_values, root_mean_product, standard_error
 from erfattr.metrics.statistics import MapStatistics
 
 
-@dataclass(frozen=True)
-class PhaseEstimate:
+@dataclass(frozen=True, repr=False)
+class PhaseEstimate(Shown):
     """A phase profile and how well it is known.
 
     Attributes:
@@ -34,6 +35,13 @@ class PhaseEstimate:
     corrected_contrast: float
     contrast_standard_error: float
     n_images: int
+
+    def _in_words(self) -> str:
+        rows, columns = self.profile.shape
+        return (
+            f"period {rows} x {columns}, contrast {self.contrast:.4f}, without the noise "
+            f"{self.corrected_contrast:.4f} +- {self.contrast_standard_error:.2g}, {self.n_images} images"
+        )
 
 
 def dead_pixels(

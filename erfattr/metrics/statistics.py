@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erfattr._checks import check_positive_int
+from erfattr._files import plain
 from erfattr._processes import summed
+from erfattr._showing import Shown
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class MapSource:
     layout: str = ""
 
 
-@dataclass(frozen=True)
-class MapStatistics:
+@dataclass(frozen=True, repr=False)
+class MapStatistics(Shown):
     """A map averaged over images, and how well the average is known.
 
     Attributes:
@@ -65,6 +67,35 @@ class MapStatistics:
     group_sizes: tuple[int, ...]
     source: MapSource | None = None
     computed: tuple[str, ...] = ()
+
+    def _in_words(self) -> str:
+        height, width = self.mean.shape
+        of = ""
+        if self.source is not None:
+            unit = "" if self.source.unit is None else f" unit {self.source.unit}"
+            of = f"{self.source.layer}{unit}, "
+        return f"{of}{height} x {width} pixels, {self.n_images} images"
+
+    def to_dict(self, *, pixels: bool = False) -> dict[str, Any]:
+        """Return numbers, texts, lists and dicts, which JSON can hold; what is not finite is ``None``.
+
+        Args:
+            pixels: Also the map and its standard error, as lists of rows: megabytes. The means of the groups
+                are left out either way.
+        """
+        found: dict[str, Any] = plain(
+            {
+                "source": self.source,
+                "shape": tuple(self.mean.shape),
+                "n_images": self.n_images,
+                "group_sizes": self.group_sizes,
+                "map_mean": self.mean.mean(),
+                "map_max": self.mean.max(),
+                "computed": self.computed,
+                **({"mean": self.mean, "standard_error": self.standard_error} if pixels else {}),
+            }
+        )
+        return found
 
     def __getattr__(self, name: str) -> Any:
         # Only what is missing comes here. SensitivityMaps gives statistics where ERF gives a tensor.

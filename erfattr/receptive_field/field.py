@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from erfattr._checks import describe, is_int
+from erfattr._showing import Shown
 from erfattr.receptive_field._lines import Line, Unit, extent, indices
 from erfattr.receptive_field.layout import Layout
 
@@ -22,8 +23,8 @@ def whole_stride(stride: tuple[Number, Number]) -> tuple[int, int] | None:
     return int(stride[0]), int(stride[1])
 
 
-@dataclass(frozen=True)
-class ReceptiveField:
+@dataclass(frozen=True, repr=False)
+class ReceptiveField(Shown):
     """Which pixels each unit of one layer can depend on at all.
 
     Rows and columns are treated apart: the pixels are those in a touched row *and* a touched column.
@@ -66,6 +67,19 @@ class ReceptiveField:
     _rows: Line = field(repr=False, compare=False)
     _columns: Line = field(repr=False, compare=False)
     _layout: Layout | None = field(default=None, repr=False, compare=False)
+
+    def _in_words(self) -> str:
+        rows, columns = self.size
+        y, x = self.center()
+        stride = " x ".join(f"{step:g}" for step in dict.fromkeys(map(float, self.stride)))
+        return (
+            f"{self.layer or 'output'}: {rows} x {columns}, stride {stride}, centre unit at ({y:g}, {x:g}), "
+            f"{self.status}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all attributes, and ``center`` and ``bounds`` of the centre unit, as JSON can hold them."""
+        return {**super().to_dict(), "center": list(self.center()), "bounds": list(self.bounds())}
 
     @property
     def period(self) -> tuple[int, int] | None:
@@ -152,6 +166,24 @@ class ReceptiveField:
         """Real rows and columns of a unit; neither if it saw no pixel."""
         rows, columns = self._rows.entry(unit).real, self._columns.entry(unit).real
         return (rows, columns) if rows and columns else (0, 0)
+
+
+class ReceptiveFields(Shown, dict[str, ReceptiveField]):
+    """The receptive fields of a network's layers by dotted name, in the order the layers finish: a dict."""
+
+    def _in_words(self) -> str:
+        if not self:
+            return "no layers"
+        name, last = list(self.items())[-1]
+        height, width = last.input_size
+        return (
+            f"{len(self)} layers, image {height} x {width}, {name or 'output'}: {last.size[0]} x "
+            f"{last.size[1]}; .to_dict() has all"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return for each layer what `ReceptiveField.to_dict` gives, as JSON can hold it."""
+        return {name: field.to_dict() for name, field in self.items()}
 
 
 def total_stride(fields: Mapping[str, ReceptiveField]) -> tuple[int, int] | None:

@@ -36,7 +36,7 @@ from erfattr.receptive_field._place_tracking import PlaceTracker
 from erfattr.receptive_field._places import of_images
 from erfattr.receptive_field._provenance import source
 from erfattr.receptive_field._tracing import Tracing
-from erfattr.receptive_field.field import ReceptiveField, whole_stride
+from erfattr.receptive_field.field import ReceptiveField, ReceptiveFields, whole_stride
 from erfattr.receptive_field.nan_probe import Probe, field_from_probe, probe_layers
 
 # What the trace does not understand is measured, unless it would take longer than this many seconds.
@@ -106,7 +106,7 @@ def receptive_fields(
     *,
     in_channels: int = 3,
     probe: bool = True,
-) -> dict[str, ReceptiveField]:
+) -> ReceptiveFields:
     """Return the receptive field of every layer with a spatial map, from one pass, in the order they finish.
 
     Args:
@@ -118,9 +118,9 @@ def receptive_fields(
             otherwise these are left out.
 
     Returns:
-        The fields by dotted name. Layers whose output is no map (windows of one, attention weights,
-        dictionaries of maps) or does not depend on the image are left out. The model's own output is under
-        ``""``.
+        The fields by dotted name, a dict that shows itself. Layers whose output is no map (windows of one,
+        attention weights, dictionaries of maps) or does not depend on the image are left out. The model's own
+        output is under ``""``.
 
     Raises:
         TypeError: ``model`` is not a module.
@@ -133,7 +133,7 @@ def receptive_fields(
     """
     size = check_arguments(model, input_size, in_channels)
     refuse_compiled_layer(model, "")
-    return _traced_or_probed(model, watchable(model), size, in_channels, probe)[0]
+    return ReceptiveFields(_traced_or_probed(model, watchable(model), size, in_channels, probe)[0])
 
 
 @dataclass(frozen=True)

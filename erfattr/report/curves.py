@@ -8,10 +8,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from erfattr.report._map_image import new_axes
+
 
 def plot_curves(
-    ax: Axes,
     histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    ax: Axes | None = None,
     *,
     quantity: str = "accuracy",
     target: float | None = None,
@@ -20,8 +22,8 @@ def plot_curves(
     """Draw a quantity over epochs: a colour for each variant, a line for each run, a dot where it ended.
 
     Args:
-        ax: Where to draw.
         histories: For each variant its runs, for each run its epochs, as in `TrainingRun.history`.
+        ax: Where to draw; ``None`` for a new figure of pyplot.
         quantity: ``"accuracy"`` (in percent) or another key of the epochs.
         target: Draw a dashed line there.
         title: What to write above.
@@ -35,7 +37,7 @@ def plot_curves(
     Example:
         >>> from matplotlib.figure import Figure
         >>> run = [{"epoch": 1, "accuracy": 50.0}, {"epoch": 2, "accuracy": 99.0}]
-        >>> ax = plot_curves(Figure().subplots(), {"original": [run]}, target=90)
+        >>> ax = plot_curves({"original": [run]}, Figure().subplots(), target=90)
         >>> ax.lines[0].get_xydata().tolist()
         [[1.0, 50.0], [2.0, 99.0]]
     """
@@ -43,6 +45,7 @@ def plot_curves(
         raise ValueError(
             f"histories: expected runs of one epoch or more for each variant, got {list(histories) or 'none'}"
         )
+    ax = new_axes() if ax is None else ax
     for number, (name, runs) in enumerate(histories.items()):
         for index, run in enumerate(runs):
             epochs = [record["epoch"] for record in run]

@@ -18,9 +18,10 @@ from erfattr._files import environment, write_json, writing
 from erfattr.forecast.cures import RemedyForecast
 from erfattr.forecast.grid import GridSources
 from erfattr.metrics.imbalance import phase_contrast, phase_profile
+from erfattr.report._map_image import choose_colors, drawn_values
 from erfattr.report.map_plots import plot_map
 from erfattr.report.pixel_plots import save_figure
-from erfattr.report.profile_plots import plot_phase_profile
+from erfattr.report.profile_plots import plot_phase_profile, profile_limits
 from erfattr.report.text_table import text_table
 
 # Of remedies on single layers, so many of the strongest are drawn; the table has all.
@@ -205,12 +206,14 @@ def draw_diagnosis(diagnosis: Diagnosis, heading: str | None = None) -> Figure:
     pairs = [("forecast", diagnosis.forecast)]
     if measured is not None:
         pairs.append((f"measured, {measured.n_images} images", measured.map))
-    for index, (title, values) in enumerate(pairs):
-        plot_map(axes[2 * index], values)
-        axes[2 * index].set_title(title)
-        profile = phase_profile(values, period)
-        plot_phase_profile(axes[2 * index + 1], profile)
-        axes[2 * index + 1].set_title(f"{title.split(',')[0]}: contrast {phase_contrast(profile):.3g}")
+    # Forecast and measured map are there to be compared, so they share their colours, and so do the profiles.
+    colors = choose_colors([drawn_values("forecast", values)[0] for _, values in pairs])
+    profiles = [phase_profile(values, period) for _, values in pairs]
+    limits = profile_limits(profiles)
+    for index, ((title, values), profile) in enumerate(zip(pairs, profiles, strict=True)):
+        plot_map(values, axes[2 * index], norm=colors.norm, title=title)
+        contrast = f"{title.split(',')[0]}: contrast {phase_contrast(profile):.3g}"
+        plot_phase_profile(profile, axes[2 * index + 1], limits=limits, title=contrast)
     left, right = lower.subplots(1, 2)
     _bars(
         left,

@@ -1,10 +1,10 @@
 """Draw maps as a whole, one or several side by side: every function takes an Axes and returns an Axes.
 
-Nothing here touches pyplot's global state: make a ``matplotlib.figure.Figure``, pass its axes, save it. The
-figures in these pages are made so::
+In a notebook ``plot_map(R)`` is enough. Given an Axes, nothing here touches pyplot's global state: make a
+``matplotlib.figure.Figure``, pass its axes, save it. The figures in these pages are made so::
 
     figure = Figure(figsize=(6, 5), layout="constrained")
-    ax = plot_map(figure.subplots(), R, center=(96, 96))
+    ax = plot_map(R, figure.subplots(), center=(96, 96))
     figure.savefig("map.png", dpi=pixel_exact_dpi(ax, scale=3))
 
 Single pixels are read off `erfattr.report.pixel_plots`, which also says why the resolution matters.
@@ -18,40 +18,52 @@ from typing import Any
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 
 from erfattr._checks import as_numbers, as_point, describe
+from erfattr.metrics.statistics import MapStatistics
 from erfattr.report._map_image import (
     OUTLINE,
     Limits,
-    color_limits,
+    choose_colors,
     draw_colorbar,
     draw_image,
     drawn_values,
+    new_axes,
+    new_row,
+    note_clipped,
 )
+from erfattr.report.noise_banner import draw_banner, noise_in_words
 
 
 def plot_map(
-    ax: Axes,
     sensitivity_map: Any,
+    ax: Axes | None = None,
     *,
     unit: tuple[int, int] | None = None,
     center: tuple[float, float] | None = None,
     bounds: tuple[float, float, float, float] | None = None,
     relative: bool = True,
     limits: Limits | None = None,
+    norm: Normalize | str | None = None,
+    cmap: Colormap | str | None = None,
     colorbar: bool = True,
     title: str | None = None,
 ) -> Axes:
     """Draw a map with its unit's projected centre and the box of its theoretical receptive field (TRF).
 
-    The colours run from 0 to the 99.5th percentile, so that a few extreme pixels do not leave the rest dark;
-    the colour bar says so. A map with negative values gets a two-sided scale about 0 instead.
+    The colours run from 0 to the value above which 2 % of the mass lies, so that a few extreme pixels do not
+    leave the rest dark. Of a map whose mass few pixels hold (less than 2 % of them reach a tenth of that
+    value) that would show nothing: there the scale is logarithmic. The colour bar says which it is, and what
+    lies beyond the colours; from 3 % of the mass on the picture itself says so. A map with negative values
+    gets a two-sided scale about 0.
 
     Args:
-        ax: where to draw.
-        sensitivity_map: R, shape (H, W).
+        sensitivity_map: R, shape (H, W), or a `MapStatistics`: then unit and centre are its source's unless
+            given, and a banner says so where the map is mostly noise.
+        ax: where to draw; None for a new figure of pyplot.
         unit: (i, j) of the unit in its feature map; for the legend only.
         center: the unit's projected centre (y, x) in pixels.
         bounds: the TRF's (y0, x0, y1, x1) in pixels, both ends included, as ``ReceptiveField.bounds`` gives
@@ -59,6 +71,9 @@ def plot_map(
         relative: draw R / mean(R), whose colours mean the same for every network; False draws the map as
             is.
         limits: (lowest, highest) value of the colours, in the unit drawn; None for the rule above.
+        norm: "linear" or "log" for that kind of scale, or a ``matplotlib.colors.Normalize``; None for the
+            rule above.
+        cmap: a colour map of matplotlib or its name.
         colorbar: whether to add a colour bar.
         title: what to write above the map.
 
@@ -66,27 +81,38 @@ def plot_map(
         ``ax``: its image spans the pixels' edges (-0.5 to W - 0.5), row 0 on top.
 
     Raises:
-        TypeError: ``sensitivity_map``, ``center``, ``bounds``, ``unit`` or ``limits`` is not numeric.
+        TypeError: ``sensitivity_map``, ``center``, ``bounds``, ``unit`` or ``limits`` is not numeric;
+            ``norm`` or ``cmap`` is none.
         ValueError: ``sensitivity_map`` is not (H, W) or not finite, or has no positive mean to be relative
             to; the numbers in ``center``, ``bounds``, ``unit`` or ``limits`` are too few, too many, not
-            finite, or not in order; the box lies outside the image altogether.
+            finite, or not in order; the box lies outside the image altogether; ``norm`` or ``cmap`` is an
+            unknown name, or ``norm`` has limits of its own beside ``limits``.
 
     Example:
         >>> import torch
         >>> from matplotlib.figure import Figure
-        >>> ax = plot_map(Figure().subplots(), torch.tensor([[1.0, 3.0], [2.0, 2.0]]), center=(1, 0))
+        >>> ax = plot_map(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), Figure().subplots(), center=(1, 0))
         >>> ax.images[0].get_array().tolist()
         [[0.5, 1.5], [1.0, 1.0]]
     """
     values, label = drawn_values("sensitivity_map", sensitivity_map, relative)
+    banner = ""
+    if isinstance(sensitivity_map, MapStatistics):
+        banner = noise_in_words(sensitivity_map)
+        if sensitivity_map.source is not None:
+            unit = sensitivity_map.source.unit if unit is None else unit
+            center = sensitivity_map.source.center if center is None else center
     if unit is not None:
         unit_y, unit_x = as_numbers("unit", unit, 2)
     if center is not None:
         center_y, center_x = as_point("center", center)
     box = None if bounds is None else _Box(bounds, values.shape)
-    chosen = color_limits([values]) if limits is None else _limits(limits)
+    colors = choose_colors([values], limits=limits, norm=norm, cmap=cmap)
 
-    image = draw_image(ax, values, chosen)
+    ax = new_axes() if ax is None else ax
+    image = draw_image(ax, values, colors)
+    note_clipped(ax, colors.clipped)
+    draw_banner(ax, banner)
     if center is not None:
         name = f"projected centre ({center_y:g}, {center_x:g})"
         if unit is not None:
@@ -136,31 +162,35 @@ def plot_map(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        draw_colorbar([ax], image, label, [values], robust=limits is None)
+        draw_colorbar([ax], image, label, [values], words=colors.words)
     return ax
 
 
 def plot_map_row(
-    axes: Sequence[Axes],
     maps: Sequence[Any],
+    axes: Sequence[Axes] | None = None,
     titles: Sequence[str] | None = None,
     *,
     shared_scale: bool = False,
     relative: bool = True,
+    norm: Normalize | str | None = None,
+    cmap: Colormap | str | None = None,
     colorbar: bool = True,
 ) -> tuple[Axes, ...]:
     """Draw maps side by side, as in Figure 1 of the paper.
 
-    By default every map has its own colours, from 0 to its own 99.5th percentile: that shows each shape, but
-    equal colours in two maps are not equal values. ``shared_scale=True`` gives all the range of the pooled
-    pixels and one colour bar: that compares values, and leaves a flat map next to a peaked one dark.
+    By default every map has its own colours, by the rule of `plot_map`: that shows each shape, but equal
+    colours in two maps are not equal values, and the colour bars say so. ``shared_scale=True`` gives all one
+    scale and one colour bar: that compares values.
 
     Args:
-        axes: one Axes for each map, of one figure.
-        maps: sensitivity maps, each of shape (H, W); sizes may differ.
+        maps: sensitivity maps, each of shape (H, W), or `MapStatistics`; sizes may differ.
+        axes: one Axes for each map, of one figure; None for a new figure of pyplot.
         titles: one for each map, or None.
         shared_scale: whether the maps share one colour scale.
         relative: draw each map / its own mean; False draws the maps as they are.
+        norm: as of `plot_map`.
+        cmap: as of `plot_map`.
         colorbar: whether to add colour bars.
 
     Returns:
@@ -175,33 +205,43 @@ def plot_map_row(
         >>> import torch
         >>> from matplotlib.figure import Figure
         >>> maps = [torch.ones(4, 4), torch.ones(8, 8)]
-        >>> axes = plot_map_row(Figure().subplots(1, 2), maps, ["before", "after"])
+        >>> axes = plot_map_row(maps, Figure().subplots(1, 2), ["before", "after"])
         >>> [ax.get_title() for ax in axes]
         ['before', 'after']
     """
-    # What `Figure.subplots` returns is an array, of two dimensions for more than one row.
-    places, maps = list(np.ravel(np.asarray(axes, dtype=object))), list(maps)
-    names = [None] * len(maps) if titles is None else list(titles)
+    maps = list(maps)
     if not maps:
         raise ValueError("maps: expected at least one map, got none")
-    if len(places) != len(maps):
-        raise ValueError(f"axes: expected one for each of {len(maps)} maps, got {len(places)}")
+    names = [None] * len(maps) if titles is None else list(titles)
     if len(names) != len(maps):
         raise ValueError(f"titles: expected one for each of {len(maps)} maps, got {len(names)}")
+    # What `Figure.subplots` returns is an array, of two dimensions for more than one row.
+    places: list[Axes] = [] if axes is None else list(np.ravel(np.asarray(axes, dtype=object)))
+    if axes is not None and len(places) != len(maps):
+        raise ValueError(f"axes: expected one for each of {len(maps)} maps, got {len(places)}")
     drawn = [drawn_values("maps", sensitivity_map, relative) for sensitivity_map in maps]
     label = drawn[0][1]
     pictures = [picture for picture, _ in drawn]
-    shared = color_limits(pictures) if shared_scale else None
-    for ax, picture, name in zip(places, pictures, names, strict=True):
-        image = draw_image(ax, picture, shared or color_limits([picture]))
+    if shared_scale:
+        chosen = [choose_colors(pictures, norm=norm, cmap=cmap)] * len(maps)
+    else:
+        chosen = [choose_colors([picture], norm=norm, cmap=cmap) for picture in pictures]
+    if axes is None:
+        places = new_row(len(maps))
+    own = len(maps) > 1 and not isinstance(norm, Normalize)
+    for ax, given, picture, name, colors in zip(places, maps, pictures, names, chosen, strict=True):
+        image = draw_image(ax, picture, colors)
+        note_clipped(ax, colors.clipped)
+        draw_banner(ax, noise_in_words(given) if isinstance(given, MapStatistics) else "")
         if name is not None:
             ax.set_title(name)
         if colorbar and not shared_scale:
-            draw_colorbar([ax], image, label, [picture], robust=True)
+            words = ", ".join(filter(None, ("own scale" if own else "", colors.words)))
+            draw_colorbar([ax], image, label, [picture], words=words)
     for ax in places[1:]:
         ax.set_ylabel("")
     if colorbar and shared_scale:
-        draw_colorbar(places, image, label, pictures, robust=True)
+        draw_colorbar(places, image, label, pictures, words=chosen[0].words)
     return tuple(places)
 
 
@@ -223,10 +263,3 @@ class _Box:
         if top < 0 or left < 0 or bottom > height - 1 or right > width - 1:
             covers = (self.top, self.left, self.bottom, self.right) == (-0.5, -0.5, height - 0.5, width - 0.5)
             self.label += ", larger than the image" if covers else ", clipped to the image"
-
-
-def _limits(limits: Any) -> Limits:
-    lowest, highest = as_numbers("limits", limits, 2)
-    if lowest >= highest:
-        raise ValueError(f"limits: expected (lowest, highest) in this order, got {describe(limits)}")
-    return lowest, highest

@@ -20,37 +20,45 @@ from erfattr.report.map_report import MapReport
 from erfattr.report.pixel_plots import plot_zoom, save_figure
 from erfattr.report.profile_plots import plot_gaussian_fit, plot_phase_profile
 
+# Millimetres: the width of a page's text. Two panels beside each other are then legible in a column as well.
+_PAGE = 170.0
+
 
 def draw_map(report: MapReport, heading: str | None = None) -> Figure:
     """Draw one map: as a whole, its pixels around the centre, its profile with the fit, its phase profile.
+
+    Four panels, two by two, 170 mm wide. Where the map has no phase profile, the fourth is the fit along the
+    other axis.
 
     Args:
         report: What `analyse_map` gave.
         heading: What to write above all, such as the model and its weights.
     """
-    panels = 3 if report.profile is None else 4
-    with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(4.3 * panels, 4.2), dpi=150, layout="constrained")
-        axes = figure.subplots(1, panels)
-        figure.suptitle(heading or "")
-        unit = report.source.unit
-        field = report.receptive_field
+    with rc_context({"font.size": 8}):
+        figure = Figure(figsize=(_PAGE / 25.4, 0.95 * _PAGE / 25.4), dpi=150, layout="constrained")
+        (whole, zoom), (fitted, last) = figure.subplots(2, 2)
+        figure.suptitle(heading or "", fontsize="medium", wrap=True)
+        unit, field = report.source.unit, report.receptive_field
         plot_map(
-            axes[0],
-            report.statistics.mean,
+            report.statistics,
+            whole,
             unit=unit,
             center=report.center if unit is not None else None,
             bounds=field.bounds(unit) if field is not None and unit is not None else None,
             title=f"{report.title}, {report.statistics.n_images} images",
         )
-        plot_zoom(axes[1], report.statistics.mean, center=report.center)
+        plot_zoom(report.statistics, report.center, ax=zoom)
         if report.fit is not None:
-            plot_gaussian_fit(axes[2], report.statistics.mean, report.fit)
+            plot_gaussian_fit(report.statistics, report.fit, ax=fitted).set_box_aspect(1)
         else:
-            axes[2].set_axis_off()
-            axes[2].text(0.5, 0.5, "no Gaussian fits this map", ha="center", transform=axes[2].transAxes)
+            fitted.set_axis_off()
+            fitted.text(0.5, 0.5, "no Gaussian fits this map", ha="center", transform=fitted.transAxes)
         if report.profile is not None:
-            plot_phase_profile(axes[3], report.profile)
+            plot_phase_profile(report.profile, last)
+        elif report.fit is not None:
+            plot_gaussian_fit(report.statistics, report.fit, "y", last).set_box_aspect(1)
+        else:
+            last.set_axis_off()
     return figure
 
 
@@ -60,18 +68,17 @@ def draw_maps(reports: Sequence[MapReport], heading: str | None = None) -> Figur
         figure = Figure(figsize=(4.3 * len(reports), 3.8), dpi=150, layout="constrained")
         axes = figure.subplots(1, len(reports), squeeze=False)[0]
         figure.suptitle(heading or "")
-        plot_map_row(
-            axes, [report.statistics.mean for report in reports], titles=[report.title for report in reports]
-        )
+        plot_map_row([report.statistics for report in reports], axes, [report.title for report in reports])
     return figure
 
 
 def file_stem(source: MapSource) -> str:
     """Return the name under which a map is written: its layer's, with what file systems dislike replaced."""
-    return _stem(source.layer)
+    return layer_stem(source.layer)
 
 
-def _stem(layer: str) -> str:
+def layer_stem(layer: str) -> str:
+    """Return a name as part of a file name, with what file systems dislike replaced."""
     return re.sub(r"[^\w.-]+", "_", layer) or "model"
 
 
@@ -83,7 +90,7 @@ def refuse_same_files(layers: Sequence[str]) -> None:
     """
     owners = {"maps.png": "the figure of all maps", "result.json": "the record"}
     for layer in layers:
-        stem = _stem(layer)
+        stem = layer_stem(layer)
         for name in (f"{stem}.npy", f"{stem}_standard_error.npy", f"{stem}.png"):
             # Some file systems do not tell capitals.
             if name.lower() in owners:

@@ -14,22 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from erfattr._checks import as_point, check_positive_int
-from erfattr.report._map_image import OUTLINE, draw_colorbar, draw_image, drawn_values
+from erfattr.report._map_image import (
+    OUTLINE,
+    Limits,
+    choose_colors,
+    draw_colorbar,
+    draw_image,
+    drawn_values,
+    new_axes,
+    note_clipped,
+)
 
 
 def plot_zoom(
-    ax: Axes,
     sensitivity_map: Any,
     center: tuple[float, float],
     size: int = 32,
+    ax: Axes | None = None,
     *,
     parent: Axes | None = None,
     relative: bool = True,
+    norm: Normalize | str | None = None,
+    cmap: Colormap | str | None = None,
     colorbar: bool | None = None,
     title: str | None = None,
 ) -> Axes:
@@ -40,13 +52,15 @@ def plot_zoom(
     are then drawn light, for the dark corner of a map, and its other words left out.
 
     Args:
-        ax: where to draw; may be an inset.
-        sensitivity_map: R, shape (H, W).
+        sensitivity_map: R, shape (H, W), or a `MapStatistics`.
         center: (y, x) in pixels about which to zoom. Where the window would leave the image it is moved
             inside.
         size: height and width of the window in pixels; at most the map is shown.
+        ax: where to draw; may be an inset; None for a new figure of pyplot.
         parent: axes of the whole map, in which the window is to be framed; None for no frame.
         relative: draw R / mean(R), with the mean of the whole map.
+        norm: "linear" or "log" for that kind of scale, or a ``matplotlib.colors.Normalize``; None for linear.
+        cmap: a colour map of matplotlib or its name.
         colorbar: whether to add a colour bar; None adds one unless ``ax`` is an inset of ``parent``.
         title: what to write above the window; None for the rows and columns that it shows, unless ``ax`` is
             an inset of ``parent``.
@@ -62,7 +76,7 @@ def plot_zoom(
     Example:
         >>> import torch
         >>> from matplotlib.figure import Figure
-        >>> ax = plot_zoom(Figure().subplots(), torch.ones(64, 64), center=(20, 60), size=16)
+        >>> ax = plot_zoom(torch.ones(64, 64), center=(20, 60), size=16, ax=Figure().subplots())
         >>> tuple(ax.images[0].get_extent())
         (47.5, 63.5, 27.5, 11.5)
     """
@@ -78,8 +92,13 @@ def plot_zoom(
         stops.append(start + shown)
     window = values[starts[0] : stops[0], starts[1] : stops[1]]
     lowest, highest = float(window.min()), float(window.max())
-    limits = (-max(-lowest, highest), max(-lowest, highest)) if lowest < 0 else (0.0, highest or 1.0)
-    image = draw_image(ax, window, limits, origin=(starts[0], starts[1]))
+    limits: Limits | None = None
+    if norm in (None, "linear"):
+        limits = (-max(-lowest, highest), max(-lowest, highest)) if lowest < 0 else (0.0, highest or 1.0)
+    colors = choose_colors([window], limits=limits, norm=norm, cmap=cmap)
+    ax = new_axes() if ax is None else ax
+    image = draw_image(ax, window, colors, origin=(starts[0], starts[1]))
+    note_clipped(ax, colors.clipped)
     for axis in (ax.xaxis, ax.yaxis):
         # Multiples of eight where they fit: the strides of networks are powers of two.
         axis.set_major_locator(MultipleLocator(8) if 16 <= size <= 64 else MaxNLocator(6, integer=True))
@@ -109,7 +128,7 @@ def plot_zoom(
             )
         )
     if colorbar or (colorbar is None and not inset):
-        draw_colorbar([ax], image, label, [window], robust=False)
+        draw_colorbar([ax], image, label, [window], words=colors.words)
     return ax
 
 
@@ -137,7 +156,7 @@ def pixel_exact_dpi(ax: Axes, scale: int = 2) -> float:
         >>> from matplotlib.figure import Figure
         >>> from erfattr.report.map_plots import plot_map
         >>> ax = Figure(figsize=(5, 5)).add_axes((0.1, 0.1, 0.8, 0.8))
-        >>> ax = plot_map(ax, torch.ones(200, 200), colorbar=False)
+        >>> ax = plot_map(torch.ones(200, 200), ax, colorbar=False)
         >>> round(pixel_exact_dpi(ax, scale=2), 6)
         100.0
     """
@@ -155,4 +174,11 @@ def pixel_exact_dpi(ax: Axes, scale: int = 2) -> float:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure at the resolution that draws all pixels of its first map equally large."""
     # A map's pixel must be a whole number of the file's, or scaling draws a grid of its own.
-    figure.savefig(path, dpi=pixel_exact_dpi(figure.axes[0]))
+    dpi = pixel_exact_dpi(figure.axes[0])
+    # That has laid the figure out, which takes most of the time of a figure and does not depend on the dpi.
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    try:
+        figure.savefig(path, dpi=dpi)
+    finally:
+        figure.set_layout_engine(engine)

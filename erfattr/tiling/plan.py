@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from erfattr._showing import Shown
 from erfattr.attr.selection import Select
 from erfattr.tiling._tiles import Axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def minimum_tile(halo: tuple[int, int], alignment: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -22,8 +27,12 @@ def minimum_tile(halo: tuple[int, int], alignment: tuple[int, int], size: tuple[
     return rows, columns
 
 
-@dataclass(frozen=True)
-class Tiling:
+# Of a row, that a picture shows.
+_MOST_TILES = 12
+
+
+@dataclass(frozen=True, repr=False)
+class Tiling(Shown):
     """How to cut images into tiles for a network.
 
     A tile's kept part begins at a multiple of ``alignment`` and is that long, or a multiple; the network is
@@ -60,6 +69,32 @@ class Tiling:
     layer: str = ""
     select: Select = field(default=None, repr=False)
 
+    def _in_words(self) -> str:
+        pairs = [" x ".join(map(str, pair)) for pair in (self.halo, self.alignment, self.minimum_tile)]
+        exact = "exact" if self.exact else "not exact"
+        return f"halo {pairs[0]}, alignment {pairs[1]}, smallest tile {pairs[2]}, {exact}"
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw tiles over the image, a dozen a row at most: what each keeps, and one with its halo.
+
+        Args:
+            ax: Where to draw; ``None`` for a new figure of pyplot.
+            **options: Further arguments of the rectangles, such as ``linewidth``.
+
+        Returns:
+            The axes.
+        """
+        from erfattr.report.tiling_plot import plot_tiles
+
+        spans = []
+        for axis, tile in zip(self.axes(self.input_size), self.minimum_tile, strict=True):
+            # Of a large image larger tiles, or there would be more lines than one can see.
+            kept = -(-axis.length // (_MOST_TILES * axis.alignment)) * axis.alignment
+            tiles = axis.tiles(max(tile, 2 * axis.halo + kept))
+            spans.append([(found.start, found.stop, found.keep_from, found.keep_to) for found in tiles])
+        rows, columns = spans
+        return plot_tiles(rows, columns, self.input_size, ax, **{"title": self._in_words(), **options})
+
     def axes(self, size: Sequence[int]) -> tuple[Axis, Axis]:
         """Return how the two axes of an image of ``size`` (H, W) are cut.
 
@@ -91,4 +126,10 @@ class Tiling:
 
     def to_json(self) -> str:
         """Return all but ``select`` as JSON."""
-        return json.dumps({key: value for key, value in asdict(self).items() if key != "select"}, indent=1)
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but ``select``, as JSON can hold it."""
+        found = Shown.to_dict(replace(self, select=None))
+        del found["select"]
+        return found

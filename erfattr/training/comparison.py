@@ -218,8 +218,8 @@ class TrainingComparison:
         figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
         task = task_of(self.recipe)
         ax = plot_curves(
-            figure.subplots(),
             {variant.name: [run.history for run in variant.runs] for variant in self.variants},
+            figure.subplots(),
             target=task.target,
             title=self.recipe.name,
         )

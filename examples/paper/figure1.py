@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         for column, (statistics, title) in enumerate(zip(maps, titles, strict=True)):
             ax = figure.add_subplot(2, 3, place * 3 + column + 1)
-            plot_map(ax, statistics.mean, title=f"{variant}: {title}")
+            plot_map(statistics.mean, ax, title=f"{variant}: {title}")
             row: Row = {"model": name, "weights": weights, "variant": variant, "map": title}
             row["images"] = statistics.n_images
             for order in (1, 2):

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             row = " ".join(f"{count:g}" for count in found)
             rows.append({"kernel": kernel, "stages": stages, "counts": row})
             title = f"{kernel}x{kernel}, stride 2{', twice' * (stages == 2)}\n{row}"
-            plot_map(ax, counts[INTERIOR, INTERIOR], relative=False, colorbar=False, title=title)
+            plot_map(counts[INTERIOR, INTERIOR], ax, relative=False, colorbar=False, title=title)
             ax.set(xlabel="", ylabel="", xticks=[], yticks=[])
             even = len(found) == 1
             if even != (kernel % 2 == 0):

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         histories = {
             name: [run["history"] for run in variant["runs"]] for name, variant in record["variants"].items()
         }
-        plot_curves(ax, histories, target=recipe["target"], title=f"{model}, {recipe['name']}")
+        plot_curves(histories, ax, target=recipe["target"], title=f"{model}, {recipe['name']}")
         ax.set_ylabel("test accuracy (%)")
         for name, variant in record["variants"].items():
             for run in variant["runs"]:

@@ -14,6 +14,7 @@ from PIL import Image
 from erfattr import DeadPixelMap, DebiasedAttribution, demo_model, load_calibration, sample_images
 from erfattr.attr.debiased_attribution import debias
 from erfattr.cli import main
+from erfattr.models.demo import demo_record
 
 SMALL = ("--size", 96, "--count", 4)
 
@@ -45,9 +46,13 @@ def test_embedded_images_as_the_library_debiases_them(
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["record"]["period"] == 32
     assert result["record"]["map"]["count"] == 4
-    assert result["images"]["embedded_1"] == {"target": target}
+    name = demo_record()["classes"][target]
+    assert result["images"]["embedded_1"]["target"] == target
+    assert result["images"]["embedded_1"]["class"] == name
+    assert result["grid"]["sentence"].startswith("3 images: ")
     printed = capsys.readouterr().out
-    assert f"embedded_1: class {target}, changed by" in printed
+    assert result["grid"]["sentence"] in printed
+    assert f"embedded_1: {name}, " in printed
     assert str(tmp_path / "debiased.png") in printed
 
 

@@ -17,7 +17,7 @@ def history(*accuracies: float) -> list[dict[str, float]]:
 
 def test_every_run_is_a_line_and_every_variant_a_colour() -> None:
     runs = {"original": [history(50, 60, 95), history(55, 99)], "padded": [history(70, 96)]}
-    ax = plot_curves(Figure().subplots(), runs, target=90, title="task")
+    ax = plot_curves(runs, Figure().subplots(), target=90, title="task")
     lines = [line.get_xydata().tolist() for line in ax.lines]
     assert lines[:3] == [[[1, 50], [2, 60], [3, 95]], [[1, 55], [2, 99]], [[1, 70], [2, 96]]]
     assert ax.lines[0].get_color() == ax.lines[1].get_color() != ax.lines[2].get_color()
@@ -33,7 +33,7 @@ def test_every_run_is_a_line_and_every_variant_a_colour() -> None:
 
 
 def test_another_quantity() -> None:
-    ax = plot_curves(Figure().subplots(), {"original": [history(50, 60)]}, quantity="loss")
+    ax = plot_curves({"original": [history(50, 60)]}, Figure().subplots(), quantity="loss")
     assert ax.lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
     assert ax.get_ylabel() == "loss"
 
@@ -41,4 +41,4 @@ def test_another_quantity() -> None:
 @pytest.mark.parametrize("runs", [{}, {"original": []}, {"original": [[]]}])
 def test_nothing_to_draw(runs: Any) -> None:
     with pytest.raises(ValueError, match="histories: expected runs of one epoch or more for each variant"):
-        plot_curves(Figure().subplots(), runs)
+        plot_curves(runs, Figure().subplots())

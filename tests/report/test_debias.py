@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from erfattr.report.debias import DebiasedImage, draw_debiased, write_debiased
+from erfattr.report.debias import write_debiased
+from erfattr.report.debias_figure import DebiasedImage
+
+
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erfattr.report.debias.save_figure", lambda figure, path: None)
 
 
 @pytest.fixture
@@ -20,29 +27,6 @@ def images() -> list[DebiasedImage]:
         image, raw = torch.rand(2, 3, 32, 32, generator=generator)
         made.append(DebiasedImage(name, image, raw - 0.5, 2 * raw - 1, target=7))
     return made
-
-
-def test_figure_shows_strengths_relative_to_the_raw_mean(images: list[DebiasedImage]) -> None:
-    figure = draw_debiased(images, torch.ones(32, 32), period=8, heading="demo")
-    axes = figure.axes[:10]
-    assert [ax.get_title() for ax in axes[:5]] == [
-        "cat, class 7",
-        "raw",
-        "debiased",
-        "debiased - raw",
-        "sensitivity map R / mean(R)",
-    ]
-    raw, after, change = (np.asarray(axes[column].images[0].get_array()) for column in (1, 2, 3))
-    expected = images[0].raw.abs().mean(0).double().numpy()
-    np.testing.assert_allclose(raw, expected / expected.mean(), rtol=1e-9)
-    np.testing.assert_allclose(after, 2 * raw, rtol=1e-6)  # the fixture's doubling is in float32
-    np.testing.assert_allclose(change, after - raw, rtol=1e-9)
-    assert axes[1].images[0].get_clim() == axes[2].images[0].get_clim()
-    low, high = axes[3].images[0].get_clim()
-    assert low == -high
-    np.testing.assert_array_equal(axes[0].images[-1].get_array(), images[0].image.permute(1, 2, 0))
-    # Under the map its pixels one by one, two periods wide.
-    assert axes[9].images[0].get_array().shape == (16, 16)  # type: ignore[union-attr]
 
 
 def test_files(tmp_path: Path, images: list[DebiasedImage]) -> None:
@@ -58,8 +42,22 @@ def test_files(tmp_path: Path, images: list[DebiasedImage]) -> None:
     np.testing.assert_allclose(difference, images[1].raw.abs().mean(0), rtol=1e-5)
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert result["record"] == {"seed": 3}
-    assert result["images"] == {"cat": {"target": 7}, "dog": {"target": 7}}
+    assert result["images"]["dog"] == {"target": 7, "class": "class 7", "grid": None}
+    assert result["grid"] is None  # without a period
     assert (tmp_path / "out/debiased.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_record_has_the_grid_before_and_after(tmp_path: Path, images: list[DebiasedImage]) -> None:
+    named = [replace(image, label="a cat") for image in images]
+    write_debiased(tmp_path, named, torch.rand(32, 32), {}, period=8)
+    result = json.loads((tmp_path / "result.json").read_text())
+    # The fixture's attributions are doubled, which changes no profile.
+    grid = result["grid"]
+    assert grid["phase_contrast_before"] == pytest.approx(grid["phase_contrast_after"], rel=1e-6)
+    assert grid["sentence"].startswith("2 images: ")
+    assert result["images"]["cat"]["class"] == "a cat"
+    assert result["images"]["cat"]["grid"]["sentence"].startswith("this image: ")
 
 
 def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, images: list[DebiasedImage]) -> None:

@@ -52,6 +52,16 @@ def test_figure_shows_forecast_and_measured(diagnosis: Diagnosis) -> None:
     assert "measured, 8 images" in titles
 
 
+def test_what_is_compared_shares_its_colours(diagnosis: Diagnosis) -> None:
+    axes = {ax.get_title(): ax for part in draw_diagnosis(diagnosis).subfigs for ax in part.axes}
+    forecast, measured = axes["forecast"].images[0], axes["measured, 8 images"].images[0]
+    assert forecast.get_clim() == measured.get_clim()
+    profiles = [ax.images[0] for title, ax in axes.items() if ": contrast" in title]
+    assert len(profiles) == 2
+    assert profiles[0].get_clim() == profiles[1].get_clim()
+    assert profiles[0].get_clim()[0] >= 0  # a ratio is never below
+
+
 def test_files_are_written(diagnosis: Diagnosis, tmp_path: Path) -> None:
     paths = write_diagnosis(tmp_path / "out", diagnosis, {"command": ["erfattr"]}, "a stem")
     names = ["diagnosis.png", "forecast.npy", "measured.npy", "result.json", "tables.txt"]

@@ -44,6 +44,16 @@ def test_figures_show_the_maps(reports: list[MapReport]) -> None:
         np.testing.assert_allclose(np.asarray(drawn) / np.mean(drawn), mean / mean.mean(), rtol=1e-6)
 
 
+def test_one_map_is_four_panels_two_by_two_at_the_width_of_a_page(reports: list[MapReport]) -> None:
+    figure = draw_map(reports[0])
+    assert figure.get_figwidth() * 25.4 == pytest.approx(170)
+    grids = [ax.get_subplotspec() for ax in figure.axes]
+    places = [(grid.rowspan.start, grid.colspan.start) for grid in grids if grid is not None]
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    # Five images are too few, and the picture itself says so.
+    assert any("5 images, median pixel" in text.get_text() for text in figure.axes[0].texts)
+
+
 def test_files_hold_the_maps(reports: list[MapReport], tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     files = write_maps(folder, reports, {"seed": 3})

@@ -10,10 +10,11 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from erfattr.report.map_plots import plot_map
-from erfattr.report.pixel_plots import pixel_exact_dpi, plot_zoom
+from erfattr.report.pixel_plots import pixel_exact_dpi, plot_zoom, save_figure
 
 
 def checkered_bell(height: int = 64, width: int = 96) -> Tensor:
@@ -51,7 +52,7 @@ def colorbar_label(ax: Axes) -> str:
 )
 def test_zoom_shows_these_pixels_in_the_coordinates_of_the_map(center, size, rows, columns):
     values = checkered_bell()
-    ax = plot_zoom(new_axes(), values, center, size)
+    ax = plot_zoom(values, center, size, new_axes())
     window = values[rows[0] : rows[1], columns[0] : columns[1]]
     np.testing.assert_allclose(shown(ax), (window / values.mean()).numpy(), rtol=1e-12)
     left, right, bottom, top = ax.images[0].get_extent()
@@ -62,14 +63,14 @@ def test_zoom_shows_these_pixels_in_the_coordinates_of_the_map(center, size, row
 
 def test_zoom_uses_the_range_of_its_window():
     values = checkered_bell()
-    ax = plot_zoom(new_axes(), values, (50, 20), 8)
+    ax = plot_zoom(values, (50, 20), 8, new_axes())
     largest = values[46:54, 16:24].max() / values.mean()
     assert ax.images[0].get_clim() == pytest.approx((0, largest.item()), rel=1e-12)
     assert colorbar_label(ax) == "sensitivity relative to mean"
 
 
 def test_zoom_has_ticks_at_whole_pixels():
-    ax = plot_zoom(new_axes(), checkered_bell(), (20, 60), 16)
+    ax = plot_zoom(checkered_bell(), (20, 60), 16, new_axes())
     ax.figure.draw_without_rendering()
     major = [tick for tick in ax.get_xticks() if 52 <= tick < 68]
     minor = [tick for tick in ax.get_xticks(minor=True) if 52 <= tick < 68]
@@ -80,8 +81,8 @@ def test_zoom_has_ticks_at_whole_pixels():
 def test_zoom_frames_its_pixels_in_the_parent():
     figure = Figure()
     whole, zoom = figure.subplots(1, 2)
-    plot_map(whole, checkered_bell())
-    plot_zoom(zoom, checkered_bell(), (20, 60), 16, parent=whole)
+    plot_map(checkered_bell(), whole)
+    plot_zoom(checkered_bell(), (20, 60), 16, zoom, parent=whole)
     (frame,) = whole.patches
     assert frame.get_xy() == (51.5, 11.5)
     assert (frame.get_width(), frame.get_height()) == (16, 16)
@@ -89,8 +90,8 @@ def test_zoom_frames_its_pixels_in_the_parent():
 
 
 def test_an_inset_has_light_numbers_and_no_other_words():
-    ax = plot_map(new_axes(), checkered_bell())
-    inset = plot_zoom(ax.inset_axes((0.6, 0.6, 0.35, 0.35)), checkered_bell(), (20, 60), 16, parent=ax)
+    ax = plot_map(checkered_bell(), new_axes())
+    inset = plot_zoom(checkered_bell(), (20, 60), 16, ax.inset_axes((0.6, 0.6, 0.35, 0.35)), parent=ax)
     assert (inset.get_title(), inset.get_xlabel(), inset.get_ylabel(), inset.child_axes) == ("", "", "", [])
     assert {label.get_color() for label in inset.get_xticklabels()} == {"white"}
     assert len(ax.patches) == 1
@@ -99,9 +100,9 @@ def test_an_inset_has_light_numbers_and_no_other_words():
 def test_zoom_of_a_signed_window_is_two_sided_and_of_an_empty_one_is_drawn():
     values = torch.zeros(40, 40)
     values[2, 3], values[2, 4] = -3.0, 2.0
-    ax = plot_zoom(new_axes(), values, (2, 3), 4, relative=False)
+    ax = plot_zoom(values, (2, 3), 4, new_axes(), relative=False)
     assert ax.images[0].get_clim() == (-3, 3)
-    empty = plot_zoom(new_axes(), values, (30, 30), 4, relative=False)
+    empty = plot_zoom(values, (30, 30), 4, new_axes(), relative=False)
     assert empty.images[0].get_clim() == (0, 1)
 
 
@@ -111,7 +112,7 @@ def test_zoom_of_a_signed_window_is_two_sided_and_of_an_empty_one_is_drawn():
 def test_every_pixel_of_the_map_is_equally_large_in_the_file():
     checkerboard = (torch.arange(50)[:, None] + torch.arange(50)) % 2 + 1.0
     ax = Figure(figsize=(4, 3.7)).add_axes((0.15, 0.15, 0.7, 0.7))
-    ax = plot_map(ax, checkerboard, colorbar=False)
+    ax = plot_map(checkerboard, ax, colorbar=False)
     ax.set_axis_off()
     dpi = pixel_exact_dpi(ax, scale=3)
     with io.BytesIO() as file:
@@ -129,9 +130,25 @@ def test_every_pixel_of_the_map_is_equally_large_in_the_file():
 def test_pixel_exact_dpi_works_in_a_subfigure():
     figure = Figure(figsize=(8, 4), dpi=50)
     ax = figure.subfigures(1, 2)[1].add_axes((0.1, 0.1, 0.8, 0.8))
-    plot_map(ax, torch.ones(100, 100), colorbar=False)
+    plot_map(torch.ones(100, 100), ax, colorbar=False)
     # 0.8 of 4 by 4 inches for 100 pixels.
     assert pixel_exact_dpi(ax, scale=1) == pytest.approx(100 / 3.2, rel=1e-9)
+
+
+def test_saving_lays_the_figure_out_once(tmp_path, monkeypatch):
+    laid_out = []
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda self, figure: (laid_out.append(1), execute(self, figure))
+    )
+    ax = plot_map(torch.ones(50, 50), new_axes())
+    engine = ax.figure.get_layout_engine()
+    save_figure(ax.figure, tmp_path / "map.png")
+    assert len(laid_out) == 1
+    assert ax.figure.get_layout_engine() is engine
+    picture = matplotlib.image.imread(tmp_path / "map.png")
+    # As wide as the resolution says at which a pixel of the map is two of the file.
+    assert picture.shape[1] == pytest.approx(6 * pixel_exact_dpi(ax), abs=1)
 
 
 # errors
@@ -140,25 +157,25 @@ def test_pixel_exact_dpi_works_in_a_subfigure():
 @pytest.mark.parametrize(
     ("draw", "error", "match"),
     [
-        (lambda ax: plot_zoom(ax, "text", (1, 1)), TypeError, "^sensitivity_map: expected a map"),
+        (lambda ax: plot_zoom("text", (1, 1), ax=ax), TypeError, "^sensitivity_map: expected a map"),
         (
-            lambda ax: plot_zoom(ax, torch.zeros(8, 8), (1, 1)),
+            lambda ax: plot_zoom(torch.zeros(8, 8), (1, 1), ax=ax),
             ValueError,
             "^sensitivity_map: expected a positive mean",
         ),
-        (lambda ax: plot_zoom(ax, torch.ones(8, 8), (1,)), ValueError, r"center: expected \(y, x\)"),
+        (lambda ax: plot_zoom(torch.ones(8, 8), (1,), ax=ax), ValueError, r"center: expected \(y, x\)"),
         (
-            lambda ax: plot_zoom(ax, torch.ones(8, 8), None),
+            lambda ax: plot_zoom(torch.ones(8, 8), None, ax=ax),
             TypeError,
             "center: expected a sequence of numbers",
         ),
         (
-            lambda ax: plot_zoom(ax, torch.ones(8, 8), (1, 1), 0),
+            lambda ax: plot_zoom(torch.ones(8, 8), (1, 1), 0, ax),
             ValueError,
             "size: expected a positive integer",
         ),
         (
-            lambda ax: plot_zoom(ax, torch.ones(8, 8), (1, 1), 4.5),
+            lambda ax: plot_zoom(torch.ones(8, 8), (1, 1), 4.5, ax),
             TypeError,
             "size: expected a positive integer",
         ),
@@ -180,5 +197,5 @@ def test_bad_arguments_are_named_and_nothing_is_drawn(draw, error, match):
 def test_the_callers_map_is_untouched():
     values = checkered_bell()
     before = values.clone()
-    plot_zoom(new_axes(), values, (20, 60))
+    plot_zoom(values, (20, 60), ax=new_axes())
     assert torch.equal(values, before)

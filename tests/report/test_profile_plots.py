@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erfattr.metrics.gaussian_fit import fit_gaussian
 from erfattr.report._map_image import DIVERGING_CMAP
-from erfattr.report.profile_plots import plot_gaussian_fit, plot_phase_profile
+from erfattr.report.profile_plots import plot_gaussian_fit, plot_phase_profile, profile_limits
 
 
 def checkered_bell(height: int = 64, width: int = 96) -> Tensor:
@@ -43,7 +43,7 @@ FIT = fit_gaussian(checkered_bell())
 def test_mean_profile_and_fit_are_means_of_map_and_gaussian(axis, across, middle, sigma):
     values = checkered_bell()
     fit = fit_gaussian(values)
-    ax = plot_gaussian_fit(new_axes(), values, fit, axis)
+    ax = plot_gaussian_fit(values, fit, axis, new_axes())
     points, curve, centre = ax.lines
     mean = values.mean()
     np.testing.assert_allclose(points.get_ydata(), (values.mean(across) / mean).numpy(), rtol=1e-12)
@@ -65,7 +65,7 @@ def test_mean_profile_and_fit_are_means_of_map_and_gaussian(axis, across, middle
 def test_centre_profile_is_the_line_of_pixels_through_the_centre(axis):
     values = checkered_bell()
     fit = fit_gaussian(values)
-    ax = plot_gaussian_fit(new_axes(), values, fit, axis, profile="center")
+    ax = plot_gaussian_fit(values, fit, axis, new_axes(), profile="center")
     row, column = round(fit.center[0]), round(fit.center[1])
     line = values[row] if axis == "x" else values[:, column]
     gaussian = fit.evaluate(row, torch.arange(96)) if axis == "x" else fit.evaluate(torch.arange(64), column)
@@ -78,9 +78,9 @@ def test_a_fitted_centre_outside_the_map_draws_the_border_and_no_line():
     y, x = torch.arange(40, dtype=torch.float64)[:, None], torch.arange(40, dtype=torch.float64)
     values = torch.exp(-((y + 5) ** 2 + (x - 20) ** 2) / (2 * 10**2))
     fit = fit_gaussian(values)
-    ax = plot_gaussian_fit(new_axes(), values, fit, "x", profile="center")
+    ax = plot_gaussian_fit(values, fit, "x", new_axes(), profile="center")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), (values[0] / values.mean()).numpy(), rtol=1e-12)
-    assert len(plot_gaussian_fit(new_axes(), values, fit, "y").lines) == 2
+    assert len(plot_gaussian_fit(values, fit, "y", new_axes()).lines) == 2
 
 
 # plot_phase_profile
@@ -88,7 +88,7 @@ def test_a_fitted_centre_outside_the_map_draws_the_border_and_no_line():
 
 def test_phase_profile_is_drawn_about_one():
     profile = torch.tensor([[4.0, 8.0], [8.0, 16.0]]) / 9
-    ax = plot_phase_profile(new_axes(), profile)
+    ax = plot_phase_profile(profile, new_axes())
     np.testing.assert_allclose(shown(ax), profile.numpy(), rtol=1e-6)
     assert ax.images[0].get_clim() == pytest.approx((1 - 7 / 9, 1 + 7 / 9), rel=1e-6)
     assert ax.images[0].get_cmap().name == DIVERGING_CMAP
@@ -98,9 +98,41 @@ def test_phase_profile_is_drawn_about_one():
 
 
 def test_a_flat_profile_is_drawn_and_an_uneven_period_named():
-    ax = plot_phase_profile(new_axes(), torch.ones(2, 3), title="none")
+    ax = plot_phase_profile(torch.ones(2, 3), new_axes(), title="none")
     assert ax.images[0].get_clim() == (0, 2)
     assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("none", "column modulo 3", "row modulo 2")
+
+
+def test_a_fit_that_explains_less_than_half_is_drawn_as_none():
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.arange(48, dtype=torch.float64)[:, None], torch.arange(48, dtype=torch.float64)
+    bell = torch.exp(-((y - 24) ** 2 + (x - 24) ** 2) / (2 * 8**2))
+    values = bell * torch.rand(48, 48, generator=generator, dtype=torch.float64) ** 8
+    fit = fit_gaussian(values)
+    assert 0.1 < fit.r_squared < 0.5
+    ax = plot_gaussian_fit(values, fit, ax=new_axes())
+    _, curve = ax.lines  # no line at the fitted centre
+    assert curve.get_linestyle() == "--"
+    assert curve.get_label() == f"Gaussian, no description ($R^2$ = {fit.r_squared:.2f})"
+    assert ax.get_title() == f"no Gaussian: $R^2$ = {fit.r_squared:.2f}, below 0.5"
+    described = plot_gaussian_fit(checkered_bell(), FIT, ax=new_axes())
+    assert FIT.r_squared > 0.5
+    assert described.lines[1].get_linestyle() == "-"
+
+
+def test_a_strong_profile_has_no_colours_below_zero_and_one_in_the_middle():
+    profile = torch.tensor([[0.0, 0.5], [0.5, 3.0]])
+    ax = plot_phase_profile(profile, new_axes())
+    assert ax.images[0].get_clim() == (0, 3)
+    assert ax.images[0].norm(1.0) == 0.5
+    both = profile_limits([profile, torch.ones(2, 2)])
+    assert both == (0, 3)
+    weak = plot_phase_profile(torch.tensor([[0.9, 1.1], [1.1, 0.9]]), new_axes(), limits=both)
+    assert weak.images[0].get_clim() == (0, 3)
+    assert (
+        plot_phase_profile(profile, new_axes(), cmap="viridis", norm="linear").images[0].cmap.name
+        == "viridis"
+    )
 
 
 # errors
@@ -110,35 +142,35 @@ def test_a_flat_profile_is_drawn_and_an_uneven_period_named():
     ("draw", "error", "match"),
     [
         (
-            lambda ax: plot_gaussian_fit(ax, checkered_bell(), None),
+            lambda ax: plot_gaussian_fit(checkered_bell(), None, ax=ax),
             TypeError,
             "fit: expected what fit_gaussian",
         ),
-        (lambda ax: plot_gaussian_fit(ax, "text", FIT), TypeError, "^sensitivity_map: expected a map"),
+        (lambda ax: plot_gaussian_fit("text", FIT, ax=ax), TypeError, "^sensitivity_map: expected a map"),
         (
-            lambda ax: plot_gaussian_fit(ax, torch.ones(8, 8), FIT),
+            lambda ax: plot_gaussian_fit(torch.ones(8, 8), FIT, ax=ax),
             ValueError,
             "fit: expected a fit of this map",
         ),
         (
-            lambda ax: plot_gaussian_fit(ax, 0 * checkered_bell(), FIT),
+            lambda ax: plot_gaussian_fit(0 * checkered_bell(), FIT, ax=ax),
             ValueError,
             "^sensitivity_map: expected a positive mean",
         ),
         (
-            lambda ax: plot_gaussian_fit(ax, checkered_bell(), FIT, "z"),
+            lambda ax: plot_gaussian_fit(checkered_bell(), FIT, "z", ax),
             ValueError,
             "axis: expected one of 'x', 'y'",
         ),
         (
-            lambda ax: plot_gaussian_fit(ax, checkered_bell(), FIT, profile="sum"),
+            lambda ax: plot_gaussian_fit(checkered_bell(), FIT, ax=ax, profile="sum"),
             ValueError,
             "profile: expected one",
         ),
-        (lambda ax: plot_phase_profile(ax, "text"), TypeError, "profile: expected a map"),
-        (lambda ax: plot_phase_profile(ax, torch.ones(3)), ValueError, "profile: expected a map of shape"),
+        (lambda ax: plot_phase_profile("text", ax), TypeError, "profile: expected a map"),
+        (lambda ax: plot_phase_profile(torch.ones(3), ax), ValueError, "profile: expected a map of shape"),
         (
-            lambda ax: plot_phase_profile(ax, torch.zeros(3, 3)),
+            lambda ax: plot_phase_profile(torch.zeros(3, 3), ax),
             ValueError,
             "profile: .* with mean 1, got mean 0",
         ),
@@ -157,5 +189,5 @@ def test_bad_arguments_are_named_and_nothing_is_drawn(draw, error, match):
 def test_the_callers_map_is_untouched():
     values = checkered_bell()
     before = values.clone()
-    plot_gaussian_fit(new_axes(), values, FIT)
+    plot_gaussian_fit(values, FIT, ax=new_axes())
     assert torch.equal(values, before)

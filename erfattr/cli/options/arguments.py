@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-_MODEL_FIRST = ("rf", "diagnose", "tiling")
+_MODEL_FIRST = ("rf", "figure", "diagnose", "tiling")
 _SEVERAL = ("--size", "--mean", "--std")
 # What 64 bits hold, as torch counts.
 _LARGEST = 2**63 - 1
@@ -31,6 +32,17 @@ def automatic(read: Callable[[str], int]) -> Callable[[str], int | None]:
 def not_negative(text: str) -> int:
     """Read an integer of at least 0."""
     return _integer(text, 0, "an integer of at least 0")
+
+
+def is_positive(text: str) -> float:
+    """Read a positive finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return value
 
 
 def random_seed(text: str) -> int:
