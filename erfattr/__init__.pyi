@@ -61,6 +61,8 @@ from .remedies.blur import blur_downsampling as blur_downsampling
 from .remedies.kernel_padding import pad_kernels as pad_kernels
 from .remedies.model_changes import LayerChange as LayerChange
 from .remedies.model_changes import ModelChanges as ModelChanges
+from .report.page.network import NetworkPage as NetworkPage
+from .report.page.writing import write_report as write_report
 from .robust.pixel_attacks import GradientPixelAttack as GradientPixelAttack
 from .robust.pixel_attacks import OnePixelAttack as OnePixelAttack
 from .robust.pixel_attacks import RandomPixelAttack as RandomPixelAttack

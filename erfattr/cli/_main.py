@@ -15,7 +15,7 @@ from erfattr import __version__
 from erfattr.cli._failures import Signals, meaningful, say, told
 from erfattr.cli.options.arguments import joined
 
-_COMMANDS = ("map", "rf", "diagnose", "tiling", "train", "compare", "debias", "attack")
+_COMMANDS = ("map", "rf", "report", "diagnose", "tiling", "train", "compare", "debias", "attack")
 
 
 class _Parser(argparse.ArgumentParser):

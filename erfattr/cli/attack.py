@@ -152,7 +152,7 @@ def _attacked(
     first, last = (
         _answers(model, pixels, options.batch_size).softmax(1).max(1) for pixels in (images.pixels, written)
     )
-    classes = _class_names(options, model, images.pixels)
+    classes = class_names(options.model, _answers(model, images.pixels[:1], 1).shape[1])
     # A class to reach must be the answer, one to leave must not.
     reached = (last.indices == target) == (options.reach is not None)
     attacked = []
@@ -185,16 +185,15 @@ def _eight_bits(pixels: Tensor, prepared: Preparation) -> Tensor:
     return ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _class_names(options: argparse.Namespace, model: nn.Module, pixels: Tensor) -> list[str]:
-    """Return the names of the model's classes, or their indices where their names are not known."""
+def class_names(model: str, count: int) -> list[str]:
+    """Return the names of a model's classes, or their indices where their names are not known."""
     from torchvision.models import get_model_weights, list_models
 
-    count = _answers(model, pixels[:1], 1).shape[1]
     names: list[str] = []
-    if options.model == "demo":
+    if model == "demo":
         names = demo_record()["classes"]
-    elif options.model in list_models():
-        names = next(iter(get_model_weights(options.model))).meta.get("categories", [])
+    elif model in list_models():
+        names = next(iter(get_model_weights(model))).meta.get("categories", [])
     return names if len(names) == count else [f"class {index}" for index in range(count)]
 
 

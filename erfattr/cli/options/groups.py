@@ -99,13 +99,16 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
     return parent
 
 
-def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images") -> argparse.ArgumentParser:
+def run_options(
+    *, seed: str, batch_size: int = 8, batch: str = "so many images", page: str | None = None
+) -> argparse.ArgumentParser:
     """Return the parent that says how a command runs and where its results go.
 
     Args:
         seed: What is drawn at random.
         batch_size: Default.
         batch: What a batch is.
+        page: Default name of the one file that is written; ``None``: results go to a folder.
     """
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("run")
@@ -123,6 +126,17 @@ def run_options(*, seed: str, batch_size: int = 8, batch: str = "so many images"
         help="compute on this torch device, such as cpu or cuda; auto takes a GPU if there is one",
     )
     group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
+    if page is not None:
+        group.add_argument(
+            "-o",
+            "--output",
+            type=file,
+            default=Path(page),
+            metavar="FILE",
+            help="write the page to this file",
+        )
+        group.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+        return parent
     group.add_argument(
         "--output",
         type=file,

@@ -42,7 +42,9 @@ class Content:
     def data(self) -> dict[str, Any]:
         """Return what the script reads."""
         colors = {
-            name: base64.b64encode((colormaps[known](range(256))[:, :3] * 255).round().astype("uint8")).decode()
+            name: base64.b64encode(
+                (colormaps[known](range(256))[:, :3] * 255).round().astype("uint8")
+            ).decode()
             for name, known in _COLORS.items()
         }
         return {
@@ -163,9 +165,13 @@ def _map(content: Content, network: NetworkPage, report: MapReport) -> dict[str,
     found: dict[str, Any] = {"number": number, "title": title, "lines": lines, "profile": None}
     if report.profile is not None and report.period is not None:
         error = None if report.phase is None else report.phase.standard_error
-        contrast = "" if report.phase is None else (
-            f"contrast {report.phase.corrected_contrast:.4f} +- {report.phase.contrast_standard_error:.4f} "
-            "without the noise"
+        contrast = (
+            ""
+            if report.phase is None
+            else (
+                f"contrast {report.phase.corrected_contrast:.4f} +- {report.phase.contrast_standard_error:.4f} "
+                "without the noise"
+            )
         )
         content.profiles.append(
             {
@@ -200,7 +206,9 @@ def _field_row(name: str, field: ReceptiveField) -> dict[str, Any]:
         "units": field.output_size[0] * field.output_size[1],
         "size": f"{field.size[0]} x {field.size[1]}",
         "area": field.size[0] * field.size[1],
-        "stride": f"{field.stride[0]:g}" if field.stride[0] == field.stride[1] else f"{field.stride[0]:g} x {field.stride[1]:g}",
+        "stride": f"{field.stride[0]:g}"
+        if field.stride[0] == field.stride[1]
+        else f"{field.stride[0]:g} x {field.stride[1]:g}",
         "step": field.stride[0],
         "center": f"({y:g}, {x:g})",
         "row": y,
@@ -298,5 +306,3 @@ def _difference(report: MapReport, against: MapReport, same_images: bool) -> dic
 
 def _half(report: MapReport) -> float:
     return dict(zip(report.sizes.fractions, report.sizes.mass_squares, strict=True))[0.5]
-
-

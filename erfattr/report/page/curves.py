@@ -78,7 +78,8 @@ def depth_chart(fields: Mapping[str, ReceptiveField], reports: Iterable[MapRepor
         for kind, share in shares.items()
     }
     largest = max(
-        [max(field.size) for field in layers.values()] + [side for found in sides.values() for _, side in found]
+        [max(field.size) for field in layers.values()]
+        + [side for found in sides.values() for _, side in found]
     )
     top = math.ceil(math.log2(max(largest, 2)))
 
@@ -92,22 +93,32 @@ def depth_chart(fields: Mapping[str, ReceptiveField], reports: Iterable[MapRepor
             "trf",
             "theoretical receptive field",
             tuple(
-                Point(*at(name, max(field.size)), f"{name}: {field.size[0]} x {field.size[1]} ({field.status})")
+                Point(
+                    *at(name, max(field.size)), f"{name}: {field.size[0]} x {field.size[1]} ({field.status})"
+                )
                 for name, field in layers.items()
             ),
         )
     ]
     for kind, found in sides.items():
         points = [
-            Point(*at(report.source.layer, side), f"{report.title}: {side:g} px hold {100 * shares[kind]:g} % of the mass")
+            Point(
+                *at(report.source.layer, side),
+                f"{report.title}: {side:g} px hold {100 * shares[kind]:g} % of the mass",
+            )
             for report, side in sorted(found, key=lambda entry: places[entry[0].source.layer])
         ]
         if points:
-            drawn.append(Curve(kind, f"square with {100 * shares[kind]:g} % of the effective field", tuple(points)))
-    ticks = tuple((at(next(iter(layers)), 2**power)[1], str(2**power)) for power in range(0, top + 1, max(1, top // 6)))
+            drawn.append(
+                Curve(kind, f"square with {100 * shares[kind]:g} % of the effective field", tuple(points))
+            )
+    ticks = tuple(
+        (at(next(iter(layers)), 2**power)[1], str(2**power)) for power in range(0, top + 1, max(1, top // 6))
+    )
     last = list(layers.values())[-1]
-    words = f"{len(layers)} layers; the theoretical field ends at {last.size[0]} x {last.size[1]} pixels. " + "; ".join(
-        point.words for curve in drawn[1:] for point in curve.points
+    words = (
+        f"{len(layers)} layers; the theoretical field ends at {last.size[0]} x {last.size[1]} pixels. "
+        + "; ".join(point.words for curve in drawn[1:] for point in curve.points)
     )
     return DepthChart(tuple(drawn), ticks, words.strip())
 
