@@ -187,8 +187,8 @@ def _diagnosis(model: nn.Module, page: NetworkPage, network: Network) -> Diagnos
     sources = sources_of(prepared, "given")
     remedies = forecast_remedies(
         model,
-        layer,
-        unit,
+        prepared.layer,
+        prepared.unit or "center",
         "given",
         input_size=preparation.size,
         in_channels=preparation.channels,
@@ -254,7 +254,10 @@ def _saliency(
         examples.append(SaliencyExample(title, shown, *strengths))
     contrasts = attempt(lambda: held_out_contrasts(statistics, period))
     before, after_it = (None, None) if isinstance(contrasts, Missing) else contrasts
-    method = f"Absolute gradients of the predicted class, with the phase profile of the output's map over {statistics.n_images} images divided out"
+    method = (
+        "Absolute gradients of the predicted class, with the phase profile of the output's map over "
+        f"{statistics.n_images} images divided out"
+    )
     return SaliencyBeforeAfter(tuple(examples), method, statistics.n_images, before, after_it)
 
 

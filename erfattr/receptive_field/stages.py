@@ -1,4 +1,4 @@
-"""The stages of a network: the layers at whose end its resolution is about to fall, or blocks of even depth."""
+"""The stages of a network: the last layers before its resolution falls, or blocks of even depth."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _last_block(names: list[str], fields: Mapping[str, ReceptiveField], before: 
 def _one_family(
     chosen: list[str], stages: list[list[str]], fields: Mapping[str, ReceptiveField]
 ) -> list[str]:
-    """Return the layers with those that stand apart replaced by a block beside the others, if there is one."""
+    """Return the layers, those that stand apart replaced by a block beside the others if there is one."""
     parents = [_parent(name) for name in chosen]
     family = max(reversed(parents), key=parents.count)
     found = []

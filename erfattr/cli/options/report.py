@@ -20,10 +20,10 @@ def add(commands: Any) -> None:
         "report",
         help="one page a network, or of several side by side, to look at and to send (extra: report)",
         description="Write one HTML file that needs nothing else: a verdict in plain sentences, the maps of "
-        "every stage and of the output that zoom together down to single pixels, sizes against depth, phase "
-        "profiles, imbalance with its noise floor, where the grid comes from and what would mend it, saliency "
-        "before and after, halo and tiles, the receptive fields of all layers, and how it was made. A part "
-        "that cannot be computed for a network says so and ends nothing.",
+        "every stage and of the output, which zoom together down to single pixels, sizes against depth, "
+        "phase profiles, imbalance with its noise floor, where the grid comes from and what would mend it, "
+        "saliency before and after, halo and tiles, the receptive fields of all layers, and how it was made. "
+        "A part that cannot be computed for a network says so and ends nothing.",
         epilog="Example: erfattr report demo -o demo.html maps the small network that ships with the package "
         "over the embedded images. erfattr report resnet50 --variants original padded -o pair.html shows a "
         "network beside its padded self.",

@@ -164,22 +164,18 @@ def _map(content: Content, network: NetworkPage, report: MapReport) -> dict[str,
     title, *lines = map_lines(report, network.seconds_per_image)
     found: dict[str, Any] = {"number": number, "title": title, "lines": lines, "profile": None}
     if report.profile is not None and report.period is not None:
-        error = None if report.phase is None else report.phase.standard_error
-        contrast = (
-            ""
-            if report.phase is None
-            else (
-                f"contrast {report.phase.corrected_contrast:.4f} +- {report.phase.contrast_standard_error:.4f} "
-                "without the noise"
-            )
-        )
+        error, contrast = None, ""
+        if report.phase is not None:
+            error = report.phase.standard_error
+            value, spread = report.phase.corrected_contrast, report.phase.contrast_standard_error
+            contrast = f"contrast {value:.4f} +- {spread:.4f} without the noise"
         content.profiles.append(
             {
                 "title": f"{network.name}, {title}",
                 "shape": tuple(report.profile.shape),
                 "values": [round(value, 4) for value in report.profile.flatten().tolist()],
                 "errors": None if error is None else [round(value, 4) for value in error.flatten().tolist()],
-                "reach": max(float((report.profile - 1).abs().max()), 1e-6),
+                "reach": min(max(float((report.profile - 1).abs().max()), 1e-6), 1.0),
             }
         )
         found["profile"] = {"number": len(content.profiles) - 1, "title": title, "contrast": contrast}

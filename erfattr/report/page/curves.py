@@ -67,7 +67,8 @@ def depth_chart(fields: Mapping[str, ReceptiveField], reports: Iterable[MapRepor
     Returns:
         The chart; ``None`` without layers.
     """
-    layers = {name: field for name, field in fields.items() if name}
+    # Behind global pooling there are no units left that could be compared.
+    layers = {name: field for name, field in fields.items() if name and max(field.output_size) > 1}
     if not layers:
         return None
     places = {name: index for index, name in enumerate(layers)}

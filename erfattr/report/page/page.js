@@ -76,6 +76,18 @@
         x: view.x + ((event.clientX - box.left) / box.width - 0.5) / view.zoom,
       };
     }
+    // Let all maps show what holds 99 % of the mass of this one.
+    show() {
+      const points = this.described.lines.flatMap(({ lines }) => lines.flat());
+      if (!points.length) return;
+      const [ys, xs] = [0, 1].map((axis) => points.map((point) => point[axis]));
+      const sides = [[ys, this.height], [xs, this.width]].map(([places, length]) => {
+        const low = Math.min(...places), high = Math.max(...places);
+        return { middle: (low + high + 1) / 2 / length, share: 1.2 * (high - low + 1) / length };
+      });
+      Object.assign(view, { y: sides[0].middle, x: sides[1].middle, zoom: 1 });
+      zoom(1 / Math.max(sides[0].share, sides[1].share), view);
+    }
     draw() {
       fit(this.canvas, this.height / this.width);
       const context = this.canvas.getContext("2d"), scale = this.scale;
@@ -216,7 +228,7 @@
     const [height, width] = described.shape, canvas = figure.querySelector("canvas"), line = figure.querySelector(".readout");
     const reach = described.reach, said = line.textContent;
     const shown = picture(height, width, described.values, (value) => 0.5 + (value - 1) / reach / 2, colors.diverging);
-    bar(figure, short(1 - reach), short(1 + reach), colors.diverging);
+    bar(figure, short(+(1 - reach).toFixed(3)), (reach === 1 ? "\u2265 " : "") + short(1 + reach), colors.diverging);
     let spot = null;
     const draw = () => {
       canvas.style.aspectRatio = `${width} / ${height}`;
@@ -309,6 +321,11 @@
       if (!values) button.remove();
       else button.addEventListener("click", () => save(`${described.title}_${button.dataset.file}.npy`, npy(values, described.values.shape)));
     }
+  }
+  for (const map of maps) {
+    const button = map.figure.querySelector("[data-show]");
+    if (map.described.lines.some(({ lines }) => lines.length)) button.addEventListener("click", () => map.show());
+    else button.remove();
   }
   recolor();
   for (const figure of document.querySelectorAll(".compare")) await slider(figure, data.saliency[figure.dataset.saliency]);

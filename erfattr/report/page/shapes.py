@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,9 @@ def mass_lines(values: Tensor, share: float, smooth: float = 2.0) -> list[Line]:
         (1.5, 6.5)
     """
     from scipy.ndimage import gaussian_filter
-    from skimage.measure import approximate_polygon, find_contours
+    from skimage import measure
+
+    untyped: Any = measure
 
     check_fraction("share", share)
     mass = _mass(values)
@@ -62,8 +65,8 @@ def mass_lines(values: Tensor, share: float, smooth: float = 2.0) -> list[Line]:
     level = (ranked[last] + (below[0] if len(below) else 0.0)) / 2
     padded = np.pad(smoothed, 1)
     return [
-        [(round(float(y) - 1, 1), round(float(x) - 1, 1)) for y, x in approximate_polygon(line, _OFF)]
-        for line in find_contours(padded, level)
+        [(round(float(y) - 1, 1), round(float(x) - 1, 1)) for y, x in untyped.approximate_polygon(line, _OFF)]
+        for line in untyped.find_contours(padded, level)
         if len(line) > 3
     ]
 

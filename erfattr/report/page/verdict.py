@@ -50,19 +50,28 @@ def _images(network: NetworkPage) -> Finding:
     if report is None:
         return Finding(question, "unknown", "No map could be measured.")
     there = report.statistics.n_images
-    sentence = f"{_capital(needed_in_words(report, network.seconds_per_image))}, each to {100 * WANTED:g} %."
-    if report.dependence:
-        sentence += f" But {report.dependence}."
-    needed = report.images_needed.get("L1")
-    if needed is None:
-        light: Light = "unknown" if report.corrected else "poor"
-        if not report.corrected:
-            sentence += f" {there} images are too few to tell signal from noise."
-    elif needed <= there:
-        light = "fair" if report.dependence else "good"
+    of_grid, of_pixels = report.images_needed.get("L1"), report.images_needed["pixels"]
+    if not report.corrected:
+        light: Light = "poor"
+        words = f"{there} images are too few to tell signal from noise"
+    elif of_grid is None:
+        light, words = "unknown", f"Over {there} images no imbalance shows beyond the noise"
+    elif of_grid > there:
+        light = "fair" if of_grid * (WANTED / _ROUGH) ** 2 <= there else "poor"
+        words = f"{there} images are too few to say how strong the grid is"
+    elif of_pixels is None or of_pixels > there:
+        light = "fair"
+        words = f"{there} images are enough to judge the grid, and too few to read single pixels"
     else:
-        light = "fair" if needed * (WANTED / _ROUGH) ** 2 <= there else "poor"
-    return Finding(question, light, f"{report.title}: {sentence}")
+        light, words = "good", f"{there} images are enough"
+    answer = (
+        f"{words}. {report.title}: to know it to {100 * WANTED:g} %, "
+        f"{needed_in_words(report, network.seconds_per_image)}."
+    )
+    if report.dependence:
+        answer += f" But {report.dependence}."
+        light = "fair" if light == "good" else light
+    return Finding(question, light, answer)
 
 
 def _grid(network: NetworkPage) -> Finding:
@@ -71,8 +80,8 @@ def _grid(network: NetworkPage) -> Finding:
     if report is None:
         return Finding(question, "unknown", "No map could be measured.")
     if report.period is None:
-        why = "the strides give no period shorter than the map" if report.profile is None else ""
-        return Finding(question, "unknown", f"{report.title}: it cannot be folded into phases: {why}.")
+        why = "no period of several pixels is known that it reaches in every phase"
+        return Finding(question, "unknown", f"{report.title}: it cannot be folded into phases, since {why}.")
     if report.phase is None:
         return Finding(
             question,
@@ -82,7 +91,10 @@ def _grid(network: NetworkPage) -> Finding:
     value, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
     rows, columns = report.period
     period = f"{rows}" if rows == columns else f"{rows} x {columns}"
-    said = f"phase contrast {100 * value:.1f} +- {100 * error:.1f} % of the mean at period {period}, without the noise"
+    said = (
+        f"phase contrast {100 * value:.1f} +- {100 * error:.1f} % of the mean at period {period}, "
+        "without the noise"
+    )
     if value <= 2 * error:
         told = value + 2 * error < WEAK_GRID
         light: Light = "good" if told else "unknown"
@@ -117,9 +129,9 @@ def _centre(network: NetworkPage) -> Finding:
     errors = report.centroid_error
     known = "" if errors is None else f" +- ({errors[0]:.1f}, {errors[1]:.1f})"
     answer = (
-        f"Unit {report.source.unit} of {report.source.layer} is centred on pixel ({y:g}, {x:g}), and its mass on "
-        f"({found[0]:.1f}, {found[1]:.1f}){known}. All units together lie about ({middle[0]:g}, {middle[1]:g}), the "
-        f"image's centre is ({image[0]:g}, {image[1]:g})"
+        f"Unit {report.source.unit} of {report.source.layer} is centred on pixel ({y:g}, {x:g}), and its "
+        f"mass on ({found[0]:.1f}, {found[1]:.1f}){known}. All units together lie about "
+        f"({middle[0]:g}, {middle[1]:g}), the image's centre is ({image[0]:g}, {image[1]:g})"
     )
     if off <= 1:
         return Finding(question, "good", f"{answer}: they agree.")
