@@ -236,7 +236,7 @@ def _saliency(
             f"there is no map of the output to divide out: {(why or ['it was not asked for'])[0]}"
         )
     if report.period is None:
-        raise ValueError("the strides give no period, so there is no grid to divide out")
+        raise ValueError("no period of the output's map is known, so there is no grid to divide out")
     statistics, period = report.statistics, report.period
     debiased = DebiasedAttribution(Saliency(model), statistics, "phase", period=period, preserve_total=True)
     names = class_names(info.name, scores.shape[1])

@@ -42,7 +42,7 @@ def stage_layers(fields: Mapping[str, ReceptiveField], count: int = 4) -> tuple[
         outside = [name for name in names if not any(_holds(name, pick) for pick in chosen)]
         chosen.append(_last_block(outside or names, fields, chosen[-1] if chosen else None))
     chosen = _one_family(chosen, stages, fields)
-    if len(stages) == 1 and count > 1:
+    if len(stages) == 1:
         blocks = _blocks(stages[0], fields)
         if len(blocks) > 1:
             taken = min(count, len(blocks))

@@ -12,7 +12,7 @@ import pytest
 import erfattr
 from erfattr.cli import main
 
-COMMANDS = ("map", "rf", "diagnose", "tiling", "train", "compare", "debias", "attack")
+COMMANDS = ("map", "rf", "report", "diagnose", "tiling", "train", "compare", "debias", "attack")
 # What takes seconds to import.
 HEAVY = ("torch", "torchvision", "numpy", "scipy", "matplotlib", "skimage", "lmfit", "captum", "lightning")
 # Runs the command line on the words that follow, and says in the last line what it has imported.

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("page-data").textContent);
   const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const byId = (id) => document.getElementById(id);
-  const short = (value) => value === 0 ? "0" : Math.abs(value) >= 0.01 && Math.abs(value) < 1e4 ? String(+value.toPrecision(3)) : value.toExponential(1);
+  const short = (value) => value === 0 ? "0" : Math.abs(value) >= 0.01 && Math.abs(value) < 1e6 ? String(+value.toPrecision(3)) : value.toExponential(1);
 
   async function unpack(packed) {
     const stream = new Blob([bytesOf(packed.data)]).stream().pipeThrough(new DecompressionStream("deflate"));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,9 +125,8 @@ def _centre(network: NetworkPage) -> Finding:
     first, last = field.center((0, 0)), field.center((height - 1, width - 1))
     middle = tuple((a + b) / 2 for a, b in zip(first, last, strict=True))
     y, x = field.center(report.source.unit)
-    off = max(abs(a - b) for a, b in zip(middle, image, strict=True))
-    found = report.sizes.centroid
-    errors = report.centroid_error
+    off, step = _distance(middle, image), max(field.stride)
+    found, errors = report.sizes.centroid, report.centroid_error
     known = "" if errors is None else f" +- ({errors[0]:.1f}, {errors[1]:.1f})"
     answer = (
         f"Unit {report.source.unit} of {report.source.layer} is centred on pixel ({y:g}, {x:g}), and its "
@@ -134,10 +134,22 @@ def _centre(network: NetworkPage) -> Finding:
         f"({middle[0]:g}, {middle[1]:g}), the image's centre is ({image[0]:g}, {image[1]:g})"
     )
     if off <= 1:
-        return Finding(question, "good", f"{answer}: they agree.")
-    step = max(field.stride)
-    answer += f": {off:g} pixels apart, {off / step:.2g} strides. What is located by units is off by that."
-    return Finding(question, "fair" if off <= step / 4 else "poor", answer)
+        light: Light = "good"
+        answer += ": they agree."
+    else:
+        light = "fair" if off <= step / 4 else "poor"
+        answer += (
+            f": {off:g} pixels apart, {off / step:.2g} strides. What is located by units is off by that."
+        )
+    shift = _distance(found, (y, x))
+    if shift > max(step / 4, 2 * max(errors or (0.0,))):
+        answer += f" The mass itself lies {shift:.1f} pixels from the unit's centre."
+        light = "fair" if light == "good" else light
+    return Finding(question, light, answer)
+
+
+def _distance(a: Sequence[float], b: Sequence[float]) -> float:
+    return max(abs(first - second) for first, second in zip(a, b, strict=True))
 
 
 def _advice(network: NetworkPage, images: Finding, grid: Finding) -> Finding:

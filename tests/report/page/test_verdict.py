@@ -84,6 +84,16 @@ def test_centre_by_hand(small_page: NetworkPage) -> None:
     assert finding.light == "poor"
 
 
+def test_mass_that_lies_off_its_unit_is_said(small_page: NetworkPage) -> None:
+    report = small_page.maps["stride 4"]
+    assert isinstance(report, MapReport)
+    moved = replace(report, sizes=replace(report.sizes, centroid=(24.0, 27.0)), centroid_error=(0.1, 0.1))
+    finding = verdict(replace(small_page, maps={"stride 4": moved}))[2]
+    assert finding.answer.endswith(" The mass itself lies 3.0 pixels from the unit's centre.")
+    near = replace(moved, centroid_error=(0.1, 2.0))  # 3 pixels off, and known to 4
+    assert "The mass itself" not in verdict(replace(small_page, maps={"stride 4": near}))[2].answer
+
+
 def test_advice_follows_the_grid(small_page: NetworkPage) -> None:
     known = {"images_needed": {"pixels": 1, "L1": 1}, "dependence": ""}
     flat = with_output(small_page, phase=phase(small_page, 0.0, 0.001), **known)
