@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from erfattr._model import find_layer
 from erfattr.cli._failures import naming
 from erfattr.cli._inputs import ChosenImages, Network, chosen_images, chosen_network
 from erfattr.cli._record import typed_command
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
     with naming(path="--output"):
         refuse_existing(options.output, options.overwrite)
     networks = _networks(options)
+    _refuse_unknown_layers(options, networks)
     images = {
         name: chosen_images(_of(options, network.info.name, None), network.preparation)
         for name, network in networks.items()
@@ -70,7 +72,7 @@ def _networks(options: argparse.Namespace) -> dict[str, Network]:
                     else make_variant(variant, network.model, options.seed)
                 )
             name = model if variant == "original" else f"{model}, {variant}"
-            if name in found:
+            if name in found and found[name].info.weights != network.info.weights:
                 name = f"{name} ({network.info.weights})"
             if name in found:
                 raise ValueError(f"MODEL: expected different networks, got {name} twice")
@@ -81,6 +83,21 @@ def _networks(options: argparse.Namespace) -> dict[str, Network]:
                 )
             found[name] = network._replace(model=changed.eval(), info=info)
     return found
+
+
+def _refuse_unknown_layers(options: argparse.Namespace, networks: dict[str, Network]) -> None:
+    """Raise where a layer is named that none of the networks has."""
+    for layer in options.layers:
+        if layer in ("stages", "last", "output"):
+            continue
+        errors = []
+        for network in networks.values():
+            try:
+                find_layer(network.model, layer)
+            except ValueError as error:
+                errors.append(error)
+        if len(errors) == len(networks):
+            raise ValueError(f"--layers: {str(errors[0]).removeprefix('layer: ')}")
 
 
 def _of(options: argparse.Namespace, model: str, weights: str | None) -> argparse.Namespace:

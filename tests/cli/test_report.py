@@ -109,10 +109,20 @@ def test_parts_that_cannot_be_computed_say_why(
 
 def test_one_layer_that_cannot_be_mapped_leaves_the_others(networks: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    words = ("--layers", "nowhere", "0", "output", "--without", "grid", "saliency", "tiles")
+    # The unit lies outside the second layer's map of 16 x 16.
+    words = ("--layers", "0", "2", "output", "--unit", "20,20", "--without", "grid", "saliency", "tiles")
     assert run("report", f"{networks}:of_pixels", *SMALL, *words, "-o", page) == 0
     assert list(data_of(page)["numbers"][0]["maps"]) == ["0", "output"]
-    assert "Not computed: the Sequential has no submodule" in html.unescape(page.read_text(encoding="utf-8"))
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "Not computed: expected a position inside the 16 x 16 map of layer '2', got (20, 20)." in text
+
+
+def test_a_layer_of_one_network_alone(networks: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    words = ("--layers", "layer1", "--without", "fields", "grid", "saliency", "tiles")
+    assert run("report", "demo", f"{networks}:of_pixels", *SMALL, *words, "-o", page) == 0
+    found = html.unescape(page.read_text(encoding="utf-8"))
+    assert "Not computed: the Sequential has no layer 'layer1'." in found
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,7 @@ def test_one_layer_that_cannot_be_mapped_leaves_the_others(networks: str, tmp_pa
     [
         (("demo", "demo"), "MODEL: expected different networks"),
         (("nothing",), "MODEL: expected "),
+        (("demo", "--layers", "layer9"), "--layers: the DemoNet has no layer 'layer9'"),
         (("demo", "--variants", "nothing"), "--variants: expected one of original, padded"),
         (("demo", "--weights", "none", "none"), "--weights: expected one for all networks, or one for each"),
         (("demo", "--layers", "output", "output"), "--layers: expected different ones"),

@@ -151,7 +151,7 @@ def _map(content: Content, network: NetworkPage, report: MapReport) -> dict[str,
     box = None if field is None or source.unit is None else field.bounds(source.unit)
     period = report.period or (None if field is None else field.period)
     smooth = max(1.0, min(max(period or (1, 1)) / 2, min(statistics.mean.shape) / 16))
-    known = statistics.n_images > 1
+    known = bool(statistics.standard_error.isfinite().all())
     number = content.map(
         f"{network.name}, {report.title}",
         statistics.mean,

@@ -94,7 +94,7 @@ class NetworkPage:
 
     Raises:
         TypeError: a map is neither a `MapReport` nor `Missing`.
-        ValueError: no name.
+        ValueError: no name, or a map with negative values.
 
     Example:
         >>> from erfattr import ERF, demo_model, sample_images
@@ -120,6 +120,11 @@ class NetworkPage:
         for row, report in self.maps.items():
             if not isinstance(report, (MapReport, Missing)):
                 raise TypeError(f"maps: expected a MapReport or Missing for {row!r}, got {describe(report)}")
+            if isinstance(report, MapReport) and bool((report.statistics.mean < 0).any()):
+                raise ValueError(
+                    f'maps: expected maps without negative values, got some in {row!r}; take rectify="relu" '
+                    'or "abs"'
+                )
 
     @property
     def measured(self) -> dict[str, MapReport]:

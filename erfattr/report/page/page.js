@@ -239,7 +239,7 @@
       if (!spot) { line.textContent = said; return; }
       const i = spot[0] * width + spot[1];
       context.strokeStyle = "#000"; context.lineWidth = 2; context.strokeRect(spot[1] * side, spot[0] * side, side, side);
-      line.textContent = `phase (${spot[0]}, ${spot[1]}): ${described.values[i].toFixed(3)}` + (described.errors ? ` \u00b1 ${described.errors[i].toFixed(3)}` : "");
+      line.textContent = `phase (${spot[0]}, ${spot[1]}): ${described.values[i].toFixed(3)}` + (described.errors?.[i] == null ? "" : ` \u00b1 ${described.errors[i].toFixed(3)}`);
     };
     const inside = (y, x) => { spot = [Math.min(height - 1, Math.max(0, y)), Math.min(width - 1, Math.max(0, x))]; draw(); };
     canvas.addEventListener("pointermove", (event) => {

@@ -117,6 +117,10 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.policies["json.dumps_kwargs"] = {
+        "sort_keys": False,
+        "allow_nan": False,
+    }  # rows keep their order
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     page, data = page_content(networks, same_images=same_images)
     made = plain({**record, "environment": environment()})
@@ -125,7 +129,7 @@ def render(
         **page,
         title=title,
         record=json.dumps(made, indent=1, ensure_ascii=False),
-        data={**data, "record": made},
+        data=plain({**data, "record": made}),
         style=style,
         script=script,
         weak_grid=WEAK_GRID,

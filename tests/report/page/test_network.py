@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from erfattr.report.map_report import MapReport
 from erfattr.report.page.network import Missing, NetworkPage, present
 
 
@@ -26,6 +28,14 @@ def test_present() -> None:
     assert present(Missing("no")) is None
     assert present(None) is None
     assert present([1]) == [1]
+
+
+def test_negative_maps_are_refused(small_page: NetworkPage) -> None:
+    report = small_page.maps["output"]
+    assert isinstance(report, MapReport)
+    signed = replace(report, statistics=replace(report.statistics, mean=-report.statistics.mean))
+    with pytest.raises(ValueError, match="maps: expected maps without negative values, got some in 'output'"):
+        NetworkPage("signed", {"output": signed})
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
 
+from erfattr.report.map_report import MapReport
 from erfattr.report.page.network import Missing, NetworkPage, SaliencyBeforeAfter, SaliencyExample
 from erfattr.report.page.writing import write_report
 from tests.report.page.conftest import measured
@@ -98,6 +100,28 @@ def test_what_is_missing_says_why(small_page: NetworkPage, tmp_path: Path) -> No
     assert "Not computed: it is dark." in text
     assert text.count("Not computed: no layers.") == 2  # the chart and the table
     assert text.count("Not computed: it was not asked for.") == 3
+
+
+def test_rows_keep_their_order_and_numbers_that_are_none_break_nothing(
+    small_page: NetworkPage, tmp_path: Path
+) -> None:
+    report = small_page.maps["output"]
+    assert isinstance(report, MapReport)
+    assert report.phase is not None
+    unknown = torch.full_like(report.phase.standard_error, torch.nan)
+    changed = replace(
+        report,
+        phase=replace(report.phase, standard_error=unknown),
+        statistics=replace(
+            report.statistics, standard_error=torch.full_like(report.statistics.mean, torch.inf)
+        ),
+    )
+    page = replace(small_page, maps={"z": changed, "a": report})
+    path = write_report(tmp_path / "report.html", page, record={"seed": float("nan")})
+    data = json.loads(tags_of(path).scripts[0], parse_constant=pytest.fail)
+    assert list(data["numbers"][0]["maps"]) == ["z", "a"]
+    assert data["profiles"][0]["errors"] == [None] * 16
+    assert data["maps"][0]["error"] is None
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
