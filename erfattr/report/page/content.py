@@ -150,7 +150,8 @@ def _map(content: Content, network: NetworkPage, report: MapReport) -> dict[str,
     field = report.receptive_field
     box = None if field is None or source.unit is None else field.bounds(source.unit)
     period = report.period or (None if field is None else field.period)
-    smooth = max(1.0, min(max(period or (1, 1)) / 2, min(statistics.mean.shape) / 16))
+    # Smooth enough to leave out the grid, and much less than the field itself: its line must not grow by it.
+    smooth = max(min(max(period or (1, 1)) / 2, _half(report) / 8), 0.5)
     known = bool(statistics.standard_error.isfinite().all())
     number = content.map(
         f"{network.name}, {report.title}",
