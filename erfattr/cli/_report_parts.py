@@ -22,6 +22,8 @@ from erfattr.cli._inputs import ChosenImages, Network, class_scores, colored
 from erfattr.cli.attack import class_names
 from erfattr.cli.diagnose import halves
 from erfattr.cli.tiling import tiling_lines
+from erfattr.datasets.preprocessing import UnreadableImageError
+from erfattr.datasets.sealed_files import ChangedFileError
 from erfattr.forecast.cures import forecast_remedies
 from erfattr.forecast.forecasting import prepare
 from erfattr.forecast.grid import sources_of
@@ -51,9 +53,16 @@ _STAGES, _EXAMPLES = 5, 2
 
 
 def attempt(compute: Callable[[], Part]) -> Part | Missing:
-    """Compute a part of the page, or say in a sentence why it is not there."""
+    """Compute a part of the page, or say in a sentence why it is not there.
+
+    Raises:
+        ChangedFileError: an image was changed while the run went on: what was measured before is of another.
+        UnreadableImageError: an image cannot be read, and ``--strict`` was given.
+    """
     try:
         return compute()
+    except (ChangedFileError, UnreadableImageError):
+        raise
     except Exception as error:  # whatever a network does: a part that fails ends no page
         return Missing(_sentence(error))
 

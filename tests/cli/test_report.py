@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,22 @@ def test_errors_are_one_line_that_names_the_option(
     assert error.startswith("erfattr report: error: ")
     assert message in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strict_stops_at_an_image_that_cannot_be_read(
+    noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(noise / "cat", folder)
+    (folder / "broken.png").write_text("no image")
+    words = ("--images", folder, "--size", 64, "--without", "fields", "grid", "saliency", "tiles")
+    assert run("report", "demo", *words, "--strict", "-o", tmp_path / "page.html") == 2
+    assert "broken.png cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+    assert run("report", "demo", *words, "--layers", "layer1", "-o", tmp_path / "page.html") == 0
+    images = data_of(tmp_path / "page.html")["record"]["networks"]["demo"]["images"]
+    assert list(images["unreadable"]) == [str(folder / "broken.png")]
+    assert len(images["files"]) == 21
 
 
 def test_a_file_that_is_there_is_refused_before_anything_runs(

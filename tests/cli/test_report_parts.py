@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from erfattr.cli._report_parts import attempt, held_out_contrasts
+from erfattr.datasets.preprocessing import UnreadableImageError
+from erfattr.datasets.sealed_files import ChangedFileError
 from erfattr.metrics.statistics import StreamingStatistics
 from erfattr.report.page.network import Missing
 
@@ -45,9 +47,12 @@ def test_failures_in_a_sentence() -> None:
     assert found.why.endswith(".")
 
 
-def test_interruptions_are_no_failures() -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), ChangedFileError("changed"), UnreadableImageError("a.png", "it is text")]
+)
+def test_what_ends_a_run_is_no_missing_part(error: BaseException) -> None:
+    def ended() -> None:
+        raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        attempt(interrupted)
+    with pytest.raises(type(error)):
+        attempt(ended)

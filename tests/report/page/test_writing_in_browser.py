@@ -159,6 +159,16 @@ def test_zoom_by_button_wheel_and_key_moves_all_maps(opened: Opened) -> None:
     assert opened.zoom() == 1
 
 
+def test_the_wheel_keeps_the_pixel_under_the_mouse(opened: Opened) -> None:
+    place = opened.at(1, 10.5 / SIZE, 37.5 / SIZE)
+    opened.tab.mouse.click(*place)
+    opened.tab.mouse.wheel(0, -300)
+    opened.tab.wait_for_function("document.body.dataset.zoom > 2.7")
+    opened.tab.mouse.move(place[0] + 1, place[1])
+    opened.settled()
+    assert opened.readout(1).startswith("(y 10, x 37)")
+
+
 def test_zoom_ends_at_single_pixels_of_the_right_colour(opened: Opened, small_page: NetworkPage) -> None:
     for box in ("#boxes", "#contours"):  # nothing is to be drawn over the pixels
         opened.tab.uncheck(box)
