@@ -48,3 +48,10 @@ def test_other_values_are_refused(bad: float) -> None:
 def test_fields_are_what_the_script_reads() -> None:
     assert Packed._fields == ("shape", "origin", "step", "data")
     assert set(pack(torch.ones(1, 1)).plain()) == set(Packed._fields)
+
+
+def test_a_map_of_noise_leaves_room_for_a_page_of_eight() -> None:
+    # The worst there is: every pixel its own. A page of 1.5 MB holds 8 of them with their errors.
+    generator = torch.Generator().manual_seed(0)
+    values, errors = torch.empty(2, 224, 224).exponential_(generator=generator)
+    assert len(pack(values).data) + len(pack(errors, ERROR_STEP).data) < 1_500_000 / 8
