@@ -30,7 +30,7 @@ def write_report(
     """Write one page about one or several networks, to look at and to send.
 
     The file needs nothing else: style, script and maps are inside, and its policy forbids every request.
-    Maps are rounded to 0.1 % of each value, standard errors to 2.5 %; the script is a few kilobytes.
+    Maps are rounded to 0.1 % of each value, standard errors to 2.5 %.
 
     Args:
         path: The HTML file; its folder is made if it is not there.
