@@ -66,6 +66,8 @@ from .remedies.kernel_padding import pad_kernels as pad_kernels
 from .remedies.model_changes import LayerChange as LayerChange
 from .remedies.model_changes import ModelChanges as ModelChanges
 from .report.map_plots import plot_map as plot_map
+from .report.page.network import NetworkPage as NetworkPage
+from .report.page.writing import write_report as write_report
 from .report.stage_figure import draw_stages as draw_stages
 from .robust.pixel_attacks import GradientPixelAttack as GradientPixelAttack
 from .robust.pixel_attacks import OnePixelAttack as OnePixelAttack

@@ -85,7 +85,7 @@ def test_example_of_the_readme() -> None:
 def test_every_name_is_there_without_the_extras_and_says_what_it_needs() -> None:
     code = """
 import sys
-for name in ("lightning", "lightning.pytorch", "torchmetrics", "timm", "transformers", "quantus"):
+for name in ("jinja2", "lightning", "lightning.pytorch", "torchmetrics", "timm", "transformers", "quantus"):
     sys.modules[name] = None
 import torch, erfattr
 for name in erfattr.__all__:

@@ -19,7 +19,7 @@ from erfattr.cli._lists import SHELLS, ListModels, PrintCompletion
 from erfattr.cli.options.arguments import joined
 from erfattr.cli.options.groups import ON_CPU, ON_GPU, HelpFormatter
 
-_COMMANDS = ("map", "rf", "figure", "diagnose", "tiling", "train", "compare", "debias", "attack")
+_COMMANDS = ("map", "rf", "figure", "report", "diagnose", "tiling", "train", "compare", "debias", "attack")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -29,11 +29,11 @@ from erfattr.cli.options.arguments import index_or_key, token_grid
 from erfattr.execution import Execution
 from erfattr.metrics.corrected_imbalance import compare_imbalance
 from erfattr.metrics.dependence import DependentImagesWarning
-from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import ReceptiveField, total_stride
 from erfattr.receptive_field.trace import receptive_fields
-from erfattr.report.map_report import WANTED, MapReport, analyse_map
+from erfattr.report.map_report import MapReport, analyse_map
+from erfattr.report.map_sentences import map_lines
 from erfattr.report.maps import refuse_same_files, write_maps
 
 # What --group offers: from a file's path to what it belongs to.
@@ -235,18 +235,6 @@ def _compared(
     return sentences
 
 
-def _fit_in_words(fit: GaussianFit) -> str:
-    """Return the parameters of a fit, with their errors where these are over images."""
-    (y, x), errors = fit.center, fit.standard_errors
-    values = [y, x, fit.sigma_y, fit.sigma_x, fit.r_squared]
-    said = [f"{value:.1f}" for value in values[:4]] + [f"{values[4]:.3f}"]
-    if errors.source == "images" and errors.r_squared is not None:
-        spreads = [*errors.center, errors.sigma_y, errors.sigma_x]
-        said = [f"{value} +- {spread:.1f}" for value, spread in zip(said, spreads, strict=False)]
-        said.append(f"{fit.r_squared:.3f} +- {errors.r_squared:.3f}")
-    return f"centre ({said[0]}, {said[1]}), sigma_y {said[2]}, sigma_x {said[3]} px, R^2 {said[4]}"
-
-
 def _conclusion(report: MapReport) -> str:
     """Return what a person wants to know of one map, in a line."""
     said = []
@@ -265,68 +253,7 @@ def _conclusion(report: MapReport) -> str:
 
 
 def _lines(report: MapReport, seconds_per_image: float | None) -> list[str]:
-    """Return what a person reads of one map."""
-    numbers = report.numbers()
-    lines = [report.title]
-    if report.source.layout not in ("", "(N, C, H, W), traced"):
-        lines.append(f"  layout: {report.source.layout}")
-    if report.warning:
-        words = report.warning.replace('target="predicted"', "--target predicted")
-        lines.append(f"  warning: {words.replace('group=', '--group')}")
-    if report.weak is not None:
-        lines.append(f"  {report.weak.sentence}")
-    field = report.receptive_field
-    if field is not None and report.source.unit is not None:
-        y, x = field.center(report.source.unit)
-        lines.append(
-            f"  centred on pixel ({y:g}, {x:g}), stride {field.stride[0]:g}; "
-            f"theoretical receptive field {field.size[0]} x {field.size[1]} ({field.status})"
-        )
-    if report.fit is None:
-        lines.append(f"  Gaussian fit: none ({report.fit_error})")
-    else:
-        lines.append(f"  Gaussian fit: {_fit_in_words(report.fit)}")
-    index = report.imbalance
-    lines.append(
-        f"  imbalance of R / mean(R): L1 {index['L1_relative_to_mean']:.4f}, "
-        f"L2 {index['L2_relative_to_mean']:.4f} (sampling noise of {numbers['n_images']} images included)"
-    )
-    lines += [f"  without the noise: {estimate}" for estimate in report.corrected.values()]
-    if report.profile is not None and report.period is not None:
-        lines.append(f"  phase contrast at period {report.period[0]}: {numbers['phase_contrast']:.4f}")
-        if report.phase is not None:
-            lines[-1] += (
-                f", without the noise {report.phase.corrected_contrast:.4f} "
-                f"+- {report.phase.contrast_standard_error:.4f}"
-            )
-    if report.dead is not None:
-        lines.append(f"  pixels significantly below half of their neighbourhood: {100 * report.dead:.1f} %")
-    lines.append(
-        f"  standard error of a pixel, median: {100 * report.relative_error:.0f} % of its value, over "
-        f"{numbers['n_images']} images"
-    )
-    lines.append(f"  to know it to {100 * WANTED:g} %: {_needed_in_words(report, seconds_per_image)}")
-    return lines
-
-
-def _needed_in_words(report: MapReport, seconds_per_image: float | None) -> str:
-    """Return how many images, and how much time, a well known pixel and imbalance would take."""
-    there, said = report.statistics.n_images, []
-    for of, count in report.images_needed.items():
-        what = {"pixels": "the median pixel", "L1": "L1 without its noise"}[of]
-        if count is None:
-            said.append(f"no number of images can be told for {what}")
-        elif count <= there:
-            said.append(f"{there} images are enough for {what}")
-        else:
-            more = count - there
-            time_left = "" if seconds_per_image is None else f" ({_duration(more * seconds_per_image)})"
-            said.append(f"about {more} more images{time_left} for {what}")
-    return "; ".join(said)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as a person says it."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Return what a person reads of one map, with options instead of arguments."""
+    title, *facts = map_lines(report, seconds_per_image)
+    typed = [fact.replace('target="predicted"', "--target predicted") for fact in facts]
+    return [title, *(f"  {fact.replace('group=', '--group')}" for fact in typed)]

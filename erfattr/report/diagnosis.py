@@ -135,17 +135,7 @@ class Diagnosis:
             found.append("no single strided layer makes the grid")
         else:
             found.append("no convolution or pool on the way reads the image in steps")
-        cures = [remedy for remedy in self.remedies[1:] if remedy.contrast < self.remedies[0].contrast]
-        if cures:
-            best = min(cures, key=lambda remedy: remedy.contrast)
-            kept = "the outputs stay until it is trained" if best.same_outputs else "the outputs change"
-            cost = 100 * (best.flops / max(1, self.remedies[0].flops) - 1)
-            found.append(
-                f"the strongest remedy is {best.title}: contrast {best.contrast:.4f}, "
-                f"{cost:+.0f} % operations, {kept}"
-            )
-        else:
-            found.append("no remedy that is known here would lower the contrast")
+        found.append(self.remedy_sentence())
         agreed = self.agreement
         if agreed is not None and self.measured is not None:
             found.append(
@@ -154,6 +144,19 @@ class Diagnosis:
                 f"{agreed.contrast_ratio:.2f}"
             )
         return found
+
+    def remedy_sentence(self) -> str:
+        """Say which remedy lowers the contrast most, and at what price."""
+        cures = [remedy for remedy in self.remedies[1:] if remedy.contrast < self.remedies[0].contrast]
+        if cures:
+            best = min(cures, key=lambda remedy: remedy.contrast)
+            kept = "the outputs stay until it is trained" if best.same_outputs else "the outputs change"
+            cost = 100 * (best.flops / max(1, self.remedies[0].flops) - 1)
+            return (
+                f"the strongest remedy is {best.title}: contrast {best.contrast:.4f}, "
+                f"{cost:+.0f} % operations, {kept}"
+            )
+        return "no remedy that is known here would lower the contrast"
 
     def remedy_rows(self) -> list[tuple[str, ...]]:
         """Return the table of remedies as cells, headings first."""

@@ -14,7 +14,7 @@ import erfattr
 from erfattr.cli import main
 from erfattr.cli._main import command_parser
 
-COMMANDS = ("map", "rf", "figure", "diagnose", "tiling", "train", "compare", "debias", "attack")
+COMMANDS = ("map", "rf", "figure", "report", "diagnose", "tiling", "train", "compare", "debias", "attack")
 # What takes seconds to import.
 HEAVY = ("torch", "torchvision", "numpy", "scipy", "matplotlib", "skimage", "lmfit", "captum", "lightning")
 # Runs the command line on the words that follow, and says in the last line what it has imported.

@@ -232,12 +232,3 @@ def test_the_images_still_needed_are_said(tmp_path: Path, capsys: pytest.Capture
         rf"to know it to 10 %: about {wanted['pixels'] - 6} more images \(\d+ s\) for the median", printed
     )
     assert set(wanted) == {"pixels", "L1"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
-)
-def test_a_time_is_said_as_a_person_does(seconds: float, words: str) -> None:
-    from erfattr.cli.map import _duration
-
-    assert _duration(seconds) == words

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from erfattr.cli import main
 from erfattr.cli._main import command_parser
 from erfattr.cli._record import print_written, typed_command
 
@@ -35,3 +37,26 @@ def test_typed_command_leaves_out_what_was_not_given() -> None:
 def test_written_files_are_listed_with_their_folder(capsys: pytest.CaptureFixture[str]) -> None:
     print_written(Path("out"), ["a.png", "result.json"])
     assert capsys.readouterr().out == f"written to out:\n  {Path('out/a.png')}\n  {Path('out/result.json')}\n"
+
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "result.schema.json"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--count", "8", "--size", "64", "--layers", "layer2", "output"),
+        ("--count", "1", "--size", "48", "80"),
+        ("--model", "vgg11", "--weights", "none", "--count", "4", "--size", "64"),
+    ],
+)
+def test_results_fit_the_schema(words: tuple[str, ...], tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema")
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert main(["map", *words, "-q", "-o", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(result, schema)
+    result["record"]["schema_version"] = 2
+    with pytest.raises(jsonschema.ValidationError, match="1 was expected"):
+        jsonschema.validate(result, schema)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-_MODEL_FIRST = ("rf", "figure", "diagnose", "tiling")
+_MODEL_FIRST = ("rf", "figure", "report", "diagnose", "tiling")
 _SEVERAL = ("--size", "--mean", "--std")
 # What 64 bits hold, as torch counts.
 _LARGEST = 2**63 - 1

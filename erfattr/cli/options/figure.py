@@ -20,8 +20,8 @@ def add(commands: Any) -> None:
         "receptive field and a bar of pixels. Write it as PDF, SVG or PNG with embedded fonts, the maps "
         "(NPY), and all that is needed to repeat the run (result.json).",
         epilog=example("erfattr figure resnet18 swin_t --weights none --count 32 --width 85 170")
-        + "\n\nThis draws four stages of both at the width of a column and of a page. Give --layers once for all "
-        "networks, or once for each.",
+        + "\n\nThis draws four stages of both at the width of a column and of a page. Give --layers once for "
+        "all networks, or once for each.",
         parents=[
             image_options(),
             run_options("erfattr-figure", seed="the choice of images and of random weights"),

@@ -80,6 +80,11 @@ def output_options(group: Any, folder: str) -> None:
         action="store_true",
         help="replace the result of another command in --output; without it that is refused",
     )
+    quiet_option(group)
+
+
+def quiet_option(group: Any) -> None:
+    """Add how much is printed to a parser or a group."""
     group.add_argument(
         "-q", "--quiet", action="store_true", help="print the conclusion alone, and show no progress"
     )
@@ -149,7 +154,12 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
 
 
 def run_options(
-    folder: str, *, seed: str, batch_size: int | None = None, batch: str = "so many images"
+    folder: str,
+    *,
+    seed: str,
+    batch_size: int | None = None,
+    batch: str = "so many images",
+    page: bool = False,
 ) -> argparse.ArgumentParser:
     """Return the parent that says how a command runs and where its results go.
 
@@ -158,6 +168,7 @@ def run_options(
         seed: What is drawn at random.
         batch_size: Default; ``None``: by the device.
         batch: What a batch is.
+        page: The results are one file, whose name is given instead of a folder's.
     """
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("run")
@@ -176,6 +187,18 @@ def run_options(
         help="compute on this torch device, such as cpu or cuda; auto takes a GPU if there is one",
     )
     group.add_argument("--seed", type=random_seed, default=0, metavar="N", help=f"seed of {seed}")
+    if page:
+        group.add_argument(
+            "-o",
+            "--output",
+            type=file,
+            default=Path(folder),
+            metavar="FILE",
+            help="write the page to this file",
+        )
+        group.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+        quiet_option(group)
+        return parent
     output_options(group, folder)
     return parent
 
