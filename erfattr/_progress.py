@@ -45,6 +45,7 @@ def progress(total: int | None, *, show: bool, start: int = 0, unit: str = "imag
             unit=unit,
             file=_Lines(stream),
             mininterval=_LINES_EVERY,
+            delay=_LINES_EVERY or 1e-9,  # no line of short work
             bar_format="{n_fmt} of {total_fmt} " + unit + "s, {elapsed}, {remaining} left{postfix}",
         )
     return tqdm(total=total, initial=start, unit=unit, disable=not show)

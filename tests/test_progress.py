@@ -17,7 +17,13 @@ def test_lines_where_there_is_no_terminal(
         bar.update(1)
     lines = capsys.readouterr().err.split("\n")
     assert "\r" not in "".join(lines)
-    assert [line[:14] for line in lines] == ["1 of 3 images,", "2 of 3 images,", "3 of 3 images,", ""]
+    assert [line[:14] for line in lines] == ["2 of 3 images,", "3 of 3 images,", ""]
+
+
+def test_no_line_of_short_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(2, show=True) as bar:
+        bar.update(2)
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and the nearest of the words that can be chosen."""
+        message = re.sub(r"^argument -\w/--", "argument --", message)
         match = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message)
         if match is not None:
             message += suggest(match[1], re.findall(r"[^\s',]+", match[2]))

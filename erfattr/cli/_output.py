@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -39,7 +40,8 @@ def claimed(
         ValueError: the folder holds the result of another command, or one that does not say its own.
     """
     path: Path = options.output / record
-    if path.exists() and not options.overwrite:
+    # Not Path.exists, which raises where a name is too long: `writing` says that.
+    if os.path.exists(path) and not options.overwrite:
         theirs = _command_in(path)
         if theirs is None or _of_the_result(theirs) != _of_the_result(typed_command(options, positional)):
             whose = "a result that is not erfattr's" if theirs is None else f"the result of {_said(theirs)!r}"

@@ -54,9 +54,15 @@ class WeakPhases:
                 (self.strongest, self.strongest_error),
             )
         ]
+        if weak:
+            said = f"{weak} of {total} phases receive significantly less than the mean"
+            together = ""
+        else:  # many of which none is known well may be known well together
+            said = f"none of {total} phases is known alone to receive less than the mean"
+            together = "together "
         return (
-            f"{weak} of {total} phases receive significantly less than the mean ({100 * self.fdr:g} % FDR); "
-            f"the weakest {100 * _END:g} % receive {ends[0]}, the strongest {100 * _END:g} % {ends[1]}"
+            f"{said} ({100 * self.fdr:g} % FDR); {together}the weakest {100 * _END:g} % receive {ends[0]}, "
+            f"the strongest {100 * _END:g} % {ends[1]}"
         )
 
 

@@ -10,8 +10,8 @@ def model_names(part: str = "") -> list[str]:
         part: In any case.
 
     Example:
-        >>> model_names("resnet1")
-        ['resnet101', 'resnet152', 'resnet18', 'wide_resnet101_2']
+        >>> model_names("demo")
+        ['demo']
     """
     from erfattr.models._sources import torchvision_names
 

@@ -63,15 +63,19 @@ def test_gradient_through_a_layer_used_by_a_later_source_is_kept(resnet: nn.Modu
 
 
 def test_progress_goes_to_standard_error(
-    resnet: nn.Module, images: Tensor, capsys: pytest.CaptureFixture[str]
+    resnet: nn.Module,
+    images: Tensor,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("erfattr._progress._LINES_EVERY", 0.0)
     maps = SensitivityMaps(resnet, [FeatureUnit("layer1")])
     maps.attribute(images)
     assert capsys.readouterr() == ("", "")
     maps.attribute(images, show_progress=True, max_examples=4)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "4/4" in captured.err
+    assert "4 of 4 images" in captured.err
 
 
 def test_errors(resnet: nn.Module) -> None:

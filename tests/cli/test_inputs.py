@@ -249,7 +249,8 @@ def test_saliency_of_images_of_any_kind(name: str, channels: int) -> None:
     images = image[None].requires_grad_()
     output = loaded(name)(images)
     target = int(output.argmax())
-    assert result["images"]["photo"] == {"target": target}
+    assert result["images"]["photo"]["target"] == target
+    assert result["images"]["photo"]["class"] == f"class {target}"
     (expected,) = torch.autograd.grad(output[0, target], images)
     raw = np.load("erfattr-debias/photo_raw.npy")
     assert raw.shape == np.load("erfattr-debias/photo_debiased.npy").shape == (channels, 24, 32)

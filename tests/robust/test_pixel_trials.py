@@ -180,7 +180,10 @@ def test_success_of_the_copy_counts_only_if_the_module_agrees() -> None:
     assert report.queries.tolist() == [1 + 8 + 2] * 2
 
 
-def test_progress_shows_successes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_successes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("erfattr._progress._LINES_EVERY", 0.0)
     images = some_images(3)
     target = Spy()(images).argmax(1)
     target[0] = (target[0] + 1) % 4  # misclassified
@@ -189,4 +192,4 @@ def test_progress_shows_successes(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert shown.out == ""
     assert f"{int(report.success.sum())} succeeded" in shown.err
-    assert "3/3" in shown.err
+    assert "3 of 3 images" in shown.err
