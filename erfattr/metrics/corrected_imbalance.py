@@ -151,7 +151,8 @@ def corrected_imbalance(stats: MapStatistics, order: int = 1, normalize: str = "
         normalize: ``"mean"`` for R / mean(R), without unit; ``"none"`` for R itself.
 
     Returns:
-        The `Estimate`. Its standard error comes from a jackknife over the groups, and from how far the
+        The `Estimate`. Its standard error comes from a jackknife over the groups, less what that counts twice
+        of v (`second_order_share`), and from how far the
         bounds :math:`\langle b |m| \rangle` and :math:`\langle \sqrt{b^2 m^2 + \sigma^2} \rangle` lie apart.
 
     Raises:
