@@ -23,6 +23,7 @@ _NOT_OF_THE_RESULT = {
     "--state-interval",
     "--workers",
     "--fail-if",
+    "--batch-size",
 }
 
 
