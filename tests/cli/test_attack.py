@@ -23,8 +23,9 @@ def run(*words: object) -> int:
 
 
 def test_embedded_images_are_changed_in_one_strong_pixel_each(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("erfattr._progress._LINES_EVERY", 0.0)  # lines of short work too
     assert run(*SMALL, "--fraction", 0.25, "--output", tmp_path) == 0
     model, images = demo_model(), sample_images(6, 32)
     strong = strong_pixels(DeadPixelMap(model).attribute(images), 0.25)
