@@ -372,26 +372,26 @@ def check_dead_pixels(repeats: int) -> None:
 
 
 def check_phases(repeats: int) -> None:
-    print("\nphase contrast, period 32: kind, images: without noise, uncorrected, corrected (spread), error")
-    for kind in ("smooth", "3-3-3-3-3"):
+    print(
+        "\nphase contrast, period 32: kind, noise, images: without noise, uncorrected, corrected (spread), error"
+    )
+    for kind, noise in itertools.product(("smooth", "3-3-3-3-3", "random-32"), ("gradients", "heavy")):
         truth = truth_map(kind)
-        spread = spread_of("gradients", truth_map("3-3-3-3-3"))
+        spread = spread_of(noise, truth_map("3-3-3-3-3"))
         same = statistics(torch.from_numpy(truth)[None].repeat(16, 1, 1), [1] * 16)
         true = estimate_phase_profile(same, 32).contrast
         for images in (25, 100, 400, 1600):
             rng = np.random.default_rng(images)
             sizes = sizes_of(images, 16)
             drawn = [
-                estimate_phase_profile(
-                    statistics(group_means("gradients", truth, sizes, spread, rng), sizes), 32
-                )
+                estimate_phase_profile(statistics(group_means(noise, truth, sizes, spread, rng), sizes), 32)
                 for _ in range(repeats)
             ]
             plain = np.mean([one.contrast for one in drawn])
             values = np.array([one.corrected_contrast for one in drawn])
             error = np.mean([one.contrast_standard_error for one in drawn])
             cells = f"{true:.4f} | {plain:.4f} | {values.mean():.4f} ({values.std(ddof=1):.4f}) | {error:.4f}"
-            print(f"| {kind} | {images} | {cells} |", flush=True)
+            print(f"| {kind} | {noise} | {images} | {cells} |", flush=True)
 
 
 def photographs(folder: str, count: int) -> None:
