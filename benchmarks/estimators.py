@@ -373,7 +373,7 @@ def check_dead_pixels(repeats: int) -> None:
 
 def check_phases(repeats: int) -> None:
     print(
-        "\nphase contrast, period 32: kind, noise, images: without noise, uncorrected, corrected (spread), error"
+        "\nphase contrast, period 32: kind, noise, images: no noise, uncorrected, corrected (spread), error"
     )
     for kind, noise in itertools.product(("smooth", "3-3-3-3-3", "random-32"), ("gradients", "heavy")):
         truth = truth_map(kind)
