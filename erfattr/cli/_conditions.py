@@ -48,6 +48,16 @@ def that_hold(conditions: Sequence[Condition], reports: Sequence[tuple[str, MapR
     return found
 
 
+def not_measured(conditions: Sequence[Condition], reports: Sequence[tuple[str, MapReport]]) -> list[str]:
+    """Return in words which maps lack a number that is asked of all of them."""
+    return [
+        f"{name}: {condition.number} could not be measured, and was not compared"
+        for condition in conditions
+        for name, report in reports
+        if condition.map is None and _VALUES[condition.number](report) is None
+    ]
+
+
 def _value(estimate: object) -> float | None:
     value: float | None = getattr(estimate, "value", None)
-    return value
+    return value if value is None or math.isfinite(value) else None

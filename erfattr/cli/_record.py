@@ -68,6 +68,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout is not None and sys.stdout.isatty():
         try:
             from rich.console import Console
+            from rich.markup import escape
             from rich.table import Table
         except ImportError:
             pass
@@ -76,7 +77,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
             for heading in rows[0]:
                 table.add_column(heading, no_wrap=True)
             for row in rows[1:]:
-                table.add_row(*(cell.replace("[", "\\[") for cell in row))
+                table.add_row(*map(escape, row))
             Console().print(table)
             return
     print(text_table(rows))

@@ -20,7 +20,7 @@ from erfattr._processes import is_first_process, process_group, rank_and_world, 
 from erfattr.attr.layouts import ToSpatial, from_channels_last, from_tokens
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
-from erfattr.cli._conditions import STATUS, that_hold
+from erfattr.cli._conditions import STATUS, not_measured, that_hold
 from erfattr.cli._failures import naming
 from erfattr.cli._inputs import ChosenImages, Network, Preparation, chosen_images, chosen_network
 from erfattr.cli._output import claimed
@@ -33,7 +33,7 @@ from erfattr.metrics.statistics import MapStatistics
 from erfattr.receptive_field.field import ReceptiveField, total_stride
 from erfattr.receptive_field.trace import receptive_fields
 from erfattr.report.map_report import MapReport, analyse_map
-from erfattr.report.map_sentences import map_lines
+from erfattr.report.map_sentences import conclusion, map_lines
 from erfattr.report.maps import refuse_same_files, write_maps
 
 # What --group offers: from a file's path to what it belongs to.
@@ -145,7 +145,7 @@ def _write(
         record["against"] = {"model": asdict(jobs[1].network.info), "sentences": sentences}
     heading = f"{info.name} ({info.weights}), {statistics[0].n_images} images"
     names = [path.name for path in write_maps(options.output, reports, record, heading)]
-    print("\n".join([*map(_conclusion, reports), *sentences]))
+    print("\n".join([*map(conclusion, reports), *sentences]))
     if not options.quiet:
         for report in reports:
             print()
@@ -158,7 +158,10 @@ def _write(
                 print(f"  {name}: {reason}")
         print()
         print_written(options.output, names)
-    held = that_hold(options.fail_if or [], list(zip(options.layers, reports, strict=True)))
+    named, conditions = list(zip(options.layers, reports, strict=True)), options.fail_if or []
+    held = that_hold(conditions, named)
+    for words in not_measured(conditions, named):
+        print(f"--fail-if: {words}")
     for words in held:
         print(f"--fail-if: {words}")
     return STATUS if held else 0
@@ -233,23 +236,6 @@ def _compared(
             names = f"{info.name} against {against.name}"
             sentences.append(f"{layer}: L{order} of {names}, without the noise: {comparison.sentence}")
     return sentences
-
-
-def _conclusion(report: MapReport) -> str:
-    """Return what a person wants to know of one map, in a line."""
-    said = []
-    index = report.corrected.get("L1")
-    if index is not None:
-        said.append(f"uneven by L1 {index.value:.3f} +- {index.standard_error:.3f} without the noise")
-    if report.phase is not None and report.period is not None:
-        contrast, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
-        grid = "a grid" if contrast > 2 * error else "no grid beyond the noise"
-        said.append(f"{grid} of period {report.period[0]} (contrast {contrast:.3f} +- {error:.3f})")
-    if report.source.unit is not None and report.fit is not None:
-        said.append(f"sigma {report.fit.sigma_y:.1f} x {report.fit.sigma_x:.1f} pixels")
-    if not said:
-        said.append("too few images to tell more than the map")
-    return f"{report.title}: {', '.join(said)}"
 
 
 def _lines(report: MapReport, seconds_per_image: float | None) -> list[str]:

@@ -2,8 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.report.map_report import WANTED, MapReport
+
+WEAK_GRID, STRONG_GRID = 0.05, 0.15
+"""Phase contrasts, as shares of the mean: below the first a grid is weak, above the second strong."""
+
+Grid = Literal["none", "not told", "weak", "there", "strong"]
+_GRIDS: dict[Grid, str] = {
+    "none": "No grid beyond the noise",
+    "not told": "A grid cannot be told from the noise yet",
+    "weak": "There is a grid, and it is weak",
+    "there": "There is a grid",
+    "strong": "There is a strong grid",
+}
+
+
+def grid_of(report: MapReport) -> tuple[Grid, str, str] | None:
+    """Judge the grid of a map by its corrected phase contrast.
+
+    Returns:
+        What kind of grid it is, that in words, and its period; ``None`` where it was not measured.
+    """
+    if report.phase is None or report.period is None:
+        return None
+    value, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
+    kind: Grid
+    if value <= 2 * error:
+        kind = "none" if value + 2 * error < WEAK_GRID else "not told"
+    elif value < WEAK_GRID:
+        kind = "weak"
+    else:
+        kind = "there" if value < STRONG_GRID else "strong"
+    rows, columns = report.period
+    return kind, _GRIDS[kind], f"{rows}" if rows == columns else f"{rows} x {columns}"
+
+
+def conclusion(report: MapReport) -> str:
+    """Return what a person wants to know of one map, in a line."""
+    said = []
+    index = report.corrected.get("L1")
+    if index is not None:
+        said.append(f"uneven by L1 {index.value:.3f} +- {index.standard_error:.3f} without the noise")
+    grid = grid_of(report)
+    if grid is not None and report.phase is not None:
+        _, words, period = grid
+        contrast, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
+        said.append(
+            f"{words[0].lower()}{words[1:]} (phase contrast {contrast:.3f} +- {error:.3f} at period {period})"
+        )
+    if report.source.unit is not None and report.fit is not None:
+        said.append(f"sigma {report.fit.sigma_y:.1f} x {report.fit.sigma_x:.1f} pixels")
+    if not said:
+        said.append("too few images to tell more than the map")
+    return f"{report.title}: {'; '.join(said)}"
 
 
 def map_lines(report: MapReport, seconds_per_image: float | None = None) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from erfattr.cli import main
+from erfattr.cli._conditions import _VALUES, not_measured, that_hold
+from erfattr.cli.options.conditions import NUMBERS, condition
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,20 @@ def test_what_cannot_be_measured_is_an_error(tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "--fail-if", "L1 > 0.2"]) == 2
     assert capsys.readouterr().err == "erfattr map: error: --fail-if: L1 of output could not be measured\n"
     assert (tmp_path / "result.json").exists()
+
+
+def test_a_map_that_lacks_the_number_is_named() -> None:
+    without: Any = SimpleNamespace(phase=None)
+    measured: Any = SimpleNamespace(phase=SimpleNamespace(corrected_contrast=0.3))
+    maps = [("features.0", without), ("output", measured)]
+    asked = [condition("contrast > 0.2")]
+    assert not_measured(asked, maps) == ["features.0: contrast could not be measured, and was not compared"]
+    assert that_hold(asked, maps) == ["output: contrast is 0.3, > 0.2"]
+    assert not_measured([condition("output: contrast > 0.2")], maps) == []
+
+
+def test_every_number_that_is_named_can_be_had() -> None:
+    assert set(_VALUES) == set(NUMBERS)
 
 
 def test_a_map_that_is_not_made_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from erfattr.cli import main
 from erfattr.cli._main import command_parser
-from erfattr.cli._record import print_written, typed_command
+from erfattr.cli._record import print_table, print_written, typed_command
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,16 @@ def test_results_fit_the_schema(words: tuple[str, ...], tmp_path: Path) -> None:
     result["record"]["schema_version"] = 2
     with pytest.raises(jsonschema.ValidationError, match="1 was expected"):
         jsonschema.validate(result, schema)
+
+
+def test_a_table_is_drawn_on_a_terminal_with_brackets_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rich", reason="needs rich")
+    rows = [["layer", "size"], ["blocks[0]", "7"], ["[bold]x", "[/]"]]
+    print_table(rows)
+    assert capsys.readouterr().out == "layer      size\nblocks[0]  7\n[bold]x    [/]\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(rows)
+    drawn = capsys.readouterr().out
+    assert all(cell in drawn for row in rows for cell in row)

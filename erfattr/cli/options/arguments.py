@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-_MODEL_FIRST = ("rf", "figure", "report", "diagnose", "tiling")
+_SEVERAL_MODELS = ("rf", "figure", "report")
+_MODEL_FIRST = (*_SEVERAL_MODELS, "diagnose", "tiling")
 _SEVERAL = ("--size", "--mean", "--std")
 # What 64 bits hold, as torch counts.
 _LARGEST = 2**63 - 1
@@ -89,9 +90,7 @@ def joined(words: Iterable[str]) -> list[str]:
     So an option takes one number or several, and leaves the words behind them, which argparse would take too.
     Where the model is a word without an option, ``--model NAME`` is that word.
     """
-    words = list(words)
-    if words and words[0] in _MODEL_FIRST:
-        words = [word.removeprefix("--model=") for word in words if word not in ("-m", "--model")]
+    words = _model_first(list(words))
     found: list[str] = []
     option = ""
     for word in words:
@@ -101,6 +100,29 @@ def joined(words: Iterable[str]) -> list[str]:
             option = word if word in _SEVERAL else ""
             found.append(word)
     return found
+
+
+def _model_first(words: list[str]) -> list[str]:
+    """Return the words with those of ``--model`` behind the command, where the model has no option.
+
+    There, no option before them takes them for its own.
+    """
+    if not words or words[0] not in _MODEL_FIRST:
+        return words
+    models: list[str] = []
+    others: list[str] = []
+    of_model = False
+    for word in words[1:]:
+        if word in ("-m", "--model") or word.startswith("--model="):
+            models += [word.removeprefix("--model=")] if "=" in word else []
+            of_model = "=" not in word
+        elif of_model and not word.startswith("-"):
+            models.append(word)
+            of_model = words[0] in _SEVERAL_MODELS
+        else:
+            of_model = False
+            others.append(word)
+    return [words[0], *models, *others]
 
 
 def _is_numbers(word: str) -> bool:

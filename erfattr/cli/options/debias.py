@@ -8,7 +8,14 @@ from typing import Any, Literal, get_args
 
 from erfattr._checks import Mode
 from erfattr.cli.options.arguments import file, index_or, is_share, needs, positive
-from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_options, run_options
+from erfattr.cli.options.groups import (
+    ON_CPU,
+    HelpFormatter,
+    example,
+    image_options,
+    model_options,
+    run_options,
+)
 
 Method = Literal["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
 EMBEDDED = 3
@@ -27,7 +34,11 @@ def add(commands: Any) -> None:
         parents=[
             model_options(),
             image_options("images that the map is measured on"),
-            run_options("erfattr-debias", seed="the choice of images, of random weights and of noise"),
+            run_options(
+                "erfattr-debias",
+                seed="the choice of images, of random weights and of noise",
+                batch_size=ON_CPU,
+            ),
         ],
         epilog=example(
             "erfattr debias photo.jpg -m resnet50 --images photos --count 200",

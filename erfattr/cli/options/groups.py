@@ -166,7 +166,8 @@ def run_options(
     Args:
         folder: For the results, by default.
         seed: What is drawn at random.
-        batch_size: Default; ``None``: by the device.
+        batch_size: Default; ``None``: by the device, for commands whose batches are run in parts where a
+            GPU's memory does not hold them.
         batch: What a batch is.
         page: The results are one file, whose name is given instead of a folder's.
     """

@@ -9,6 +9,7 @@ from typing import Any
 from erfattr.cli.options.arguments import index_or, needs, unit, word
 from erfattr.cli.options.groups import (
     MODEL_HELP,
+    ON_CPU,
     WEIGHTS_HELP,
     HelpFormatter,
     example,
@@ -38,7 +39,12 @@ def add(commands: Any) -> None:
         + "\n\nThe second shows a network beside its padded self.",
         parents=[
             image_options(),
-            run_options("erfattr-report.html", seed="the choice of images and of random weights", page=True),
+            run_options(
+                "erfattr-report.html",
+                seed="the choice of images and of random weights",
+                batch_size=ON_CPU,
+                page=True,
+            ),
         ],
         formatter_class=HelpFormatter,
     )

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from erfattr.report.map_report import WANTED, MapReport
-from erfattr.report.map_sentences import needed_in_words
+from erfattr.report.map_sentences import Grid, grid_of, needed_in_words
 from erfattr.report.page.network import Missing, NetworkPage, present
 
 Light = Literal["good", "fair", "poor", "unknown"]
 
-WEAK_GRID, STRONG_GRID = 0.05, 0.15
-"""Phase contrasts, as shares of the mean: below the first a grid is weak, above the second strong."""
+_LIGHTS: dict[Grid, Light] = {
+    "none": "good",
+    "not told": "unknown",
+    "weak": "good",
+    "there": "fair",
+    "strong": "poor",
+}
 _ROUGH = 0.3
 """Relative error of L1 up to which the images are too few, but say something."""
 
@@ -83,29 +88,20 @@ def _grid(network: NetworkPage) -> Finding:
     if report.period is None:
         why = "no period of several pixels is known that it reaches in every phase"
         return Finding(question, "unknown", f"{report.title}: it cannot be folded into phases, since {why}.")
-    if report.phase is None:
+    grid = grid_of(report)
+    if grid is None or report.phase is None:
         return Finding(
             question,
             "unknown",
             f"{report.title}: {report.statistics.n_images} images are too few to tell a grid from noise.",
         )
+    kind, words, period = grid
+    light = _LIGHTS[kind]
     value, error = report.phase.corrected_contrast, report.phase.contrast_standard_error
-    rows, columns = report.period
-    period = f"{rows}" if rows == columns else f"{rows} x {columns}"
     said = (
         f"phase contrast {100 * value:.1f} +- {100 * error:.1f} % of the mean at period {period}, "
         "without the noise"
     )
-    if value <= 2 * error:
-        told = value + 2 * error < WEAK_GRID
-        light: Light = "good" if told else "unknown"
-        words = "No grid beyond the noise" if told else "A grid cannot be told from the noise yet"
-    elif value < WEAK_GRID:
-        light, words = "good", "There is a grid, and it is weak"
-    elif value < STRONG_GRID:
-        light, words = "fair", "There is a grid"
-    else:
-        light, words = "poor", "There is a strong grid"
     answer = f"{words}. {report.title}: {said}."
     if report.weak is not None:
         answer += f" {_capital(report.weak.sentence)}."

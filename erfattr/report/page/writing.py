@@ -11,9 +11,9 @@ from typing import Any
 
 from erfattr._checks import describe
 from erfattr._files import environment, plain, writing_file
+from erfattr.report.map_sentences import STRONG_GRID, WEAK_GRID
 from erfattr.report.page.content import page_content
 from erfattr.report.page.network import NetworkPage
-from erfattr.report.page.verdict import STRONG_GRID, WEAK_GRID
 
 _HERE = Path(__file__).parent
 

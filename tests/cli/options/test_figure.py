@@ -19,3 +19,9 @@ def test_defaults_and_example(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     assert "erfattr figure resnet18 swin_t --weights none" in printed
     assert "(default:erfattr-figure)" in printed.replace(" ", "")  # lines break at hyphens
+
+
+def test_networks_behind_their_option_are_no_values_of_another() -> None:
+    words = ["figure", "--weights", "none", "-m", "resnet18", "demo", "--layers", "layer2"]
+    options = command_parser().parse_args(words)
+    assert (options.models, options.weights, options.layers) == (["resnet18", "demo"], ["none"], [["layer2"]])

@@ -39,7 +39,8 @@ def test_sides() -> None:
 @pytest.mark.parametrize("words", [("-m", "vgg16"), ("--model", "vgg16"), ("--model=vgg16",), ("vgg16",)])
 def test_model_with_and_without_its_option(words: tuple[str, ...]) -> None:
     assert parse(*words, "--json").model == ["vgg16"]
-    assert parse("--depth", "1", *words, "resnet18").model == ["vgg16", "resnet18"]
+    assert parse("--depth", "1", *words).model == ["vgg16"]
+    assert parse("-m", "vgg16", "resnet18", "--layer", "x").model == ["vgg16", "resnet18"]
 
 
 def test_model_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
