@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from erfattr.cli.options.arguments import positive, random_seed, size, unit, word
-from erfattr.cli.options.groups import HelpFormatter, example, model_argument, output_options
+from erfattr.cli.options.arguments import positive, random_seed, word
+from erfattr.cli.options.groups import (
+    HelpFormatter,
+    example,
+    model_argument,
+    output_options,
+    size_options,
+    unit_option,
+)
 
 
 def add(commands: Any) -> None:
@@ -40,13 +47,7 @@ def add(commands: Any) -> None:
         help="forecast the map of this layer's unit; last: the last spatial feature map before global "
         "pooling; output: the network's output",
     )
-    parser.add_argument(
-        "--unit",
-        type=unit,
-        default="center",
-        metavar="center|I,J",
-        help="take this unit, from 0",
-    )
+    unit_option(parser)
     parser.add_argument(
         "--all-layers-only",
         action="store_true",
@@ -62,20 +63,7 @@ def add(commands: Any) -> None:
         "scikit-image (default: none)",
     )
     images.add_argument("--count", type=positive, default=64, metavar="N", help="take so many images")
-    images.add_argument(
-        "--size",
-        type=size,
-        default=None,
-        metavar="S|H W",
-        help="size of the images in pixels: one number, or height and width (default: the model's)",
-    )
-    images.add_argument(
-        "--channels",
-        type=int,
-        choices=(1, 3, 4),
-        default=None,
-        help="let the images be grey, colour, or colour and alpha (default: what the model takes)",
-    )
+    size_options(images)
     images.add_argument(
         "--batch-size", type=positive, default=8, metavar="N", help="run so many images at once"
     )

@@ -6,8 +6,15 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from erfattr.cli.options.arguments import is_positive, needs, not_negative, positive, unit, word
-from erfattr.cli.options.groups import MODEL_HELP, HelpFormatter, example, image_options, run_options
+from erfattr.cli.options.arguments import is_positive, needs, not_negative, positive, word
+from erfattr.cli.options.groups import (
+    MODEL_HELP,
+    HelpFormatter,
+    example,
+    image_options,
+    run_options,
+    unit_option,
+)
 
 
 def add(commands: Any) -> None:
@@ -49,13 +56,7 @@ def add(commands: Any) -> None:
         "(default: the last layers of the last --stages resolutions, or blocks of even depth)",
     )
     parser.add_argument("--stages", type=positive, default=4, metavar="N", help="draw so many stages")
-    parser.add_argument(
-        "--unit",
-        type=unit,
-        default="center",
-        metavar="center|I,J",
-        help="take the unit at this position of every layer's map, from 0",
-    )
+    unit_option(parser)
     figure = parser.add_argument_group("figure")
     figure.add_argument(
         "--width",

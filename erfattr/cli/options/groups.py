@@ -9,11 +9,13 @@ from typing import Any
 from erfattr.cli.options.arguments import (
     automatic,
     file,
+    index_or,
     not_negative,
     numbers,
     positive,
     random_seed,
     size,
+    unit,
     word,
 )
 from erfattr.training.hardware import ACCELERATORS, PRECISIONS
@@ -99,6 +101,47 @@ def model_options(weights_help: str = WEIGHTS_HELP) -> argparse.ArgumentParser:
     return parent
 
 
+def size_options(group: Any) -> None:
+    """Add ``--size`` and ``--channels`` of images to a parser or a group."""
+    group.add_argument(
+        "--size",
+        type=size,
+        default=None,
+        metavar="S|H W",
+        help="size of the images in pixels: one number, or height and width (default: the model's)",
+    )
+    group.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3, 4),
+        default=None,
+        help="read the images as grey, as colour, or as colour and alpha (default: what the model takes)",
+    )
+
+
+def unit_option(parser: argparse.ArgumentParser) -> None:
+    """Add which unit of a layer is mapped."""
+    parser.add_argument(
+        "--unit",
+        type=unit,
+        default="center",
+        metavar="center|I,J",
+        help="take the unit at this position of every layer's map, from 0",
+    )
+
+
+def target_option(parser: argparse.ArgumentParser) -> None:
+    """Add which of the network's outputs is mapped."""
+    parser.add_argument(
+        "--target",
+        type=index_or("predicted", "label", "mean"),
+        default="predicted",
+        metavar="predicted|label|INDEX|mean",
+        help="map this one of the network's outputs: the largest, the one of the image's class folder, one "
+        "by its index, or the mean of all, which nearly cancels in a trained classifier (default: predicted)",
+    )
+
+
 def image_options(title: str = "images", count: int | None = None) -> argparse.ArgumentParser:
     """Return the parent that says which images are read: all that there are, or ``count`` by default."""
     parent = argparse.ArgumentParser(add_help=False)
@@ -118,20 +161,7 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
         metavar="N",
         help="take so many images" if count else "take so many images (default: all)",
     )
-    group.add_argument(
-        "--size",
-        type=size,
-        default=None,
-        metavar="S|H W",
-        help="size of the images in pixels: one number, or height and width (default: the model's)",
-    )
-    group.add_argument(
-        "--channels",
-        type=int,
-        choices=(1, 3, 4),
-        default=None,
-        help="read the images as grey, as colour, or as colour and alpha (default: what the model takes)",
-    )
+    size_options(group)
     group.add_argument(
         "--mean",
         type=numbers,

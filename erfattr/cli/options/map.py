@@ -9,17 +9,23 @@ from typing import Any, get_args
 from erfattr._checks import Precision, Rectify, ToleranceOf
 from erfattr.cli.options.arguments import (
     file,
-    index_or,
     is_share,
     layout,
     needs,
     not_negative,
     positive,
-    unit,
     word,
 )
 from erfattr.cli.options.conditions import NUMBERS, condition
-from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_options, run_options
+from erfattr.cli.options.groups import (
+    HelpFormatter,
+    example,
+    image_options,
+    model_options,
+    run_options,
+    target_option,
+    unit_option,
+)
 
 
 def add(commands: Any) -> None:
@@ -51,13 +57,7 @@ def add(commands: Any) -> None:
         help="map these layers, by their dotted names; last: the last spatial feature map before global "
         "pooling; output: the network's output (default: last output)",
     )
-    parser.add_argument(
-        "--unit",
-        type=unit,
-        default="center",
-        metavar="center|I,J",
-        help="take the unit at this position of every layer's map, from 0",
-    )
+    unit_option(parser)
     parser.add_argument(
         "--to-spatial",
         type=layout,
@@ -74,14 +74,7 @@ def add(commands: Any) -> None:
         help="take this tensor of the named layers and of the output, which give several; a key of digits "
         "stands in quotes (default: the only one, or the one called out or logits)",
     )
-    parser.add_argument(
-        "--target",
-        type=index_or("predicted", "label", "mean"),
-        default="predicted",
-        metavar="predicted|label|INDEX|mean",
-        help="map this one of the network's outputs: the largest, the one of the image's class folder, one "
-        "by its index, or the mean of all, which nearly cancels in a trained classifier (default: predicted)",
-    )
+    target_option(parser)
     parser.add_argument(
         "--rectify", choices=get_args(Rectify), default="relu", help="do this to the gradient of each image"
     )

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from erfattr.cli.options.arguments import index_or, needs, unit, word
+from erfattr.cli.options.arguments import needs, word
 from erfattr.cli.options.groups import (
     MODEL_HELP,
     ON_CPU,
@@ -15,6 +15,8 @@ from erfattr.cli.options.groups import (
     example,
     image_options,
     run_options,
+    target_option,
+    unit_option,
 )
 from erfattr.remedies.variants import VARIANTS
 
@@ -78,21 +80,8 @@ def add(commands: Any) -> None:
         "last spatial feature map before global pooling; output: the network's output (default: stages "
         "output)",
     )
-    parser.add_argument(
-        "--unit",
-        type=unit,
-        default="center",
-        metavar="center|I,J",
-        help="take the unit at this position of every layer's map, from 0",
-    )
-    parser.add_argument(
-        "--target",
-        type=index_or("predicted", "label", "mean"),
-        default="predicted",
-        metavar="predicted|label|INDEX|mean",
-        help="map this one of the network's outputs: the largest, the one of the image's class folder, one "
-        "by its index, or the mean of all (default: predicted)",
-    )
+    unit_option(parser)
+    target_option(parser)
     parser.add_argument(
         "--without",
         choices=PARTS,
