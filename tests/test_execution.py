@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from threading import Thread
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from erfattr import ERF, DeadPixelMap, Execution, FeatureUnit, SensitivityMaps
+from erfattr.attr import _resolving
 from erfattr.execution import prepared
 from erfattr.receptive_field.trace import trace_layers
 from tests.conftest import randomise_batch_norm
@@ -112,6 +116,7 @@ def build(parts: list[tuple[object, ...]], ceil_mode: bool) -> nn.Sequential:
     return model
 
 
+@pytest.mark.parametrize("large", [False, True])
 @settings(max_examples=30, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     parts=st.lists(st.one_of(_CONVOLUTIONS, _POOLS, _BLOCKS), min_size=1, max_size=4),
@@ -120,6 +125,7 @@ def build(parts: list[tuple[object, ...]], ceil_mode: bool) -> nn.Sequential:
     place=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
 )
 def test_crop_equals_the_whole_image(
+    large: bool,
     parts: list[tuple[object, ...]],
     ceil_mode: bool,
     size: tuple[int, int],
@@ -137,15 +143,108 @@ def test_crop_equals_the_whole_image(
     last = str(len(model) - 1)
     plain = ERF(model, last, unit, rectify="abs", execution=Execution.plain())
     fast = ERF(model, last, unit, rectify="abs")
-    try:
-        expected = plain.attribute(images)
-    except ValueError as error:  # a unit that reads nothing but padding
-        with pytest.raises(ValueError, match=re.escape(str(error))):
-            fast.attribute([images])
-        return
-    torch.testing.assert_close(
-        fast.attribute([images]), expected, rtol=1e-9, atol=1e-11 * float(expected.max())
+    with large_from(1 if large else 1 << 20):
+        try:
+            expected, of_plain = plain.attribute(images, return_statistics=True)
+        except ValueError as error:  # a unit that reads nothing but padding
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                fast.attribute([images])
+            return
+        result, of_fast = fast.attribute([images], return_statistics=True)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11 * float(expected.max()))
+    assert of_fast.source == of_plain.source
+
+
+# --- large images, of which the whole is not run
+
+
+def large_from(pixels: int) -> AbstractContextManager[object]:
+    """Let images of so many pixels count as large."""
+    return mock.patch.object(_resolving, "_LARGE", pixels)
+
+
+@contextmanager
+def sizes_run(model: nn.Module) -> Iterator[set[tuple[int, int]]]:
+    """Collect the sizes of the images that a model, or a copy of it, is run on with data."""
+    seen: set[tuple[int, int]] = set()
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if not given[0].is_meta:
+            seen.add((given[0].shape[2], given[0].shape[3]))
+
+    handle = model.register_forward_pre_hook(note)
+    yield seen
+    handle.remove()
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_of_a_large_image_only_what_the_unit_sees_is_run(resnet: nn.Module, count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 3, 160, 192, dtype=torch.float64, generator=generator)
+    expected, plain = ERF(resnet, "layer1", execution=Execution.plain()).attribute(
+        images, return_statistics=True
     )
+    with large_from(160 * 192), sizes_run(resnet.conv1) as seen:
+        result, statistics = ERF(resnet, "layer1").attribute(images, return_statistics=True)
+    # The field of 43 pixels needs 48; beside it runs a part that begins 24 before and ends 28 behind.
+    assert seen <= {(48, 48), (100, 100)}
+    assert (100, 100) in seen
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11 * float(expected.max()))
+    torch.testing.assert_close(statistics.group_means, plain.group_means, rtol=1e-9, atol=1e-14)
+    assert statistics.source == plain.source
+    assert statistics.computed[-1] == "cropped to 48 x 48 pixels"
+
+
+class BySize(nn.Module):
+    """A convolution behind which something else happens in images of more than 100 rows."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.last = nn.Identity()
+        self.place = nn.Parameter(torch.linspace(-1, 1, 128)[None, None, :, None].repeat(1, 1, 1, 128))
+        self.kind = kind
+
+    def forward(self, image: Tensor) -> Tensor:
+        value, rows = self.conv(image), image.shape[2]
+        if self.kind == "operator" and rows > 100:
+            value = torch.tanh(value)
+        elif self.kind == "number":
+            value = value * (3.0 if rows > 100 else 1.0)
+        elif self.kind == "place":
+            value = torch.tanh(value + self.place[:, :, :rows, : image.shape[3]])
+        elif self.kind == "share":
+            value = value / rows
+        elif self.kind == "fails" and rows < 100:
+            raise RuntimeError("small")
+        return self.last(value)
+
+
+@pytest.mark.parametrize("kind", ["operator", "number", "place", "share", "fails", "nothing"])
+def test_what_the_size_of_an_image_changes_is_not_missed(kind: str) -> None:
+    torch.manual_seed(0)
+    model, images = BySize(kind).double(), torch.rand(5, 1, 128, 128)
+    expected = ERF(model, "last", rectify="abs", execution=Execution.plain()).attribute(images)
+    with large_from(128 * 128), sizes_run(model.conv) as seen:
+        result = ERF(model, "last", rectify="abs").attribute(images)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=0)
+    assert ((128, 128) in seen) == (kind != "nothing")
+
+
+@pytest.mark.parametrize("kind", ["layer", "unit", "last map", "output"])
+def test_a_large_image_that_needs_the_whole_gets_it(resnet: nn.Module, kind: str) -> None:
+    images = torch.rand(5, 3, 96, 96, dtype=torch.float64)
+    with large_from(96 * 96):
+        if kind == "unit":
+            with pytest.raises(ValueError, match=r"unit: expected a position inside the 24 x 24 map"):
+                ERF(resnet, "layer1", (24, 0)).attribute(images)
+            return
+        made = DeadPixelMap if kind == "output" else ERF
+        chosen = {"layer": "layer4"} if kind == "layer" else {}
+        expected = made(resnet, **chosen, execution=Execution.plain()).attribute(images)
+        torch.testing.assert_close(
+            made(resnet, **chosen).attribute(images), expected, rtol=1e-9, atol=1e-11 * float(expected.max())
+        )
 
 
 # --- what is done, and when it is not

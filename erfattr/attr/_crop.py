@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from erfattr.receptive_field.field import ReceptiveField
 from erfattr.receptive_field.trace import Trace
 
@@ -33,6 +35,10 @@ class Cone:
     def size(self) -> tuple[int, int]:
         """(H, W) of the crop."""
         return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    def of(self, images: Tensor) -> Tensor:
+        """Return this part of images or maps (..., H, W), a view."""
+        return images[..., self.rows[0] : self.rows[1], self.columns[0] : self.columns[1]]
 
 
 def find_cone(
@@ -73,12 +79,57 @@ def find_cone(
         shift = rows[0] / field.stride[0], columns[0] / field.stride[1]
         units.append((unit[0] - int(shift[0]), unit[1] - int(shift[1])))
     cone = Cone(rows, columns, tuple(units))
-    cropped = traced(cone.size).fields
-    same = all(
-        _same(field, unit, cropped.get(layer), inside, (rows[0], columns[0]))
-        for field, (layer, unit), inside in zip(known, wanted, units, strict=True)
+    return cone if _sees_the_same(cone, wanted, known, traced(cone.size)) else None
+
+
+def around(
+    cone: Cone,
+    wanted: Sequence[tuple[str, Unit]],
+    whole: Trace,
+    traced: Callable[[tuple[int, int]], Trace],
+) -> Cone | None:
+    """Return a larger crop around a cone of `find_cone`, of another size and beginning elsewhere.
+
+    What the units compute on both is the same only where neither position nor size of a crop matters, so
+    the two stand for the whole image where that is too large to be run. An operator, or a number that it is
+    given, that changes with the size of the image would not show in them: the traces say.
+
+    Returns:
+        The crop; ``None`` where it is no smaller than the image, or where sameness is not proven.
+    """
+    known = [whole.fields[layer] for layer, _ in wanted]
+    steps = [math.lcm(*(stride[axis] for stride in whole.strides)) for axis in (0, 1)]
+    size = known[0].input_size
+    ends = [
+        _widened(span, step, length)
+        for span, step, length in zip((cone.rows, cone.columns), steps, size, strict=True)
+    ]
+    units = []
+    for field, (i, j) in zip(known, cone.units, strict=True):
+        down, right = cone.rows[0] - ends[0][0], cone.columns[0] - ends[1][0]
+        units.append((i + int(down / field.stride[0]), j + int(right / field.stride[1])))
+    wide = Cone(ends[0], ends[1], tuple(units))
+    if wide.size[0] * wide.size[1] > _WORTHWHILE * size[0] * size[1]:
+        return None
+    there = traced(wide.size)
+    alike = whole.operators == there.operators == traced(cone.size).operators
+    return wide if alike and _sees_the_same(wide, wanted, known, there) else None
+
+
+def _widened(span: tuple[int, int], step: int, length: int) -> tuple[int, int]:
+    """Widen by about half at either side, by a step more behind than before, inside the image."""
+    more = -(-(span[1] - span[0]) // (2 * step)) * step
+    return max(span[0] - more, 0), min(span[1] + more + step, length)
+
+
+def _sees_the_same(
+    crop: Cone, wanted: Sequence[tuple[str, Unit]], known: Sequence[ReceptiveField], trace: Trace
+) -> bool:
+    """Whether the units read the same pixels in a crop, traced by itself, as in the whole image."""
+    return all(
+        _same(field, unit, trace.fields.get(layer), inside, (crop.rows[0], crop.columns[0]))
+        for field, (layer, unit), inside in zip(known, wanted, crop.units, strict=True)
     )
-    return cone if same else None
 
 
 def _local(field: ReceptiveField) -> bool:

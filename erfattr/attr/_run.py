@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erfattr._checks import Rectify
 from erfattr._model import device_and_dtype, other_dimensions
 from erfattr.attr._crop import Cone, find_cone
-from erfattr.attr._first_pass import FirstPass, Layers, first_pass, resolved_again, varying_layer
+from erfattr.attr._first_pass import Layers, resolved_again, varying_layer
 from erfattr.attr._gradients import Batch, GradientPlan
-from erfattr.attr._memory import remembered
+from erfattr.attr._resolving import first_of_few, is_large, resolved, resolved_on_part, traced
 from erfattr.attr.layouts import ConstantMeanError
 from erfattr.attr.sources import Source
 from erfattr.execution import Execution, prepared, rounds_to_tf32
 from erfattr.metrics.statistics import MapSource, MapStatistics, StreamingStatistics
-from erfattr.receptive_field.trace import Trace, trace_layers
+from erfattr.receptive_field.trace import Trace
 
 # Fewer images than this cost less than tracing and copying the model.
 _WORTH_PREPARING = 4
@@ -52,9 +52,12 @@ class Placement:
         """Return computed maps (..., H, W) as maps of the whole image; outside the cone nothing is seen."""
         if self.cone is None:
             return maps
-        (top, bottom), (left, right) = self.cone.rows, self.cone.columns
-        _, height, width = self.image_shape
-        return F.pad(maps, (left, width - right, top, height - bottom))
+        size = (*maps.shape[:-2], *self.image_shape[1:])
+        # Zeros that the system gives take no memory before they are written to: most of a large map.
+        ours = maps.dtype is torch.float64 and maps.device.type == "cpu"
+        whole = torch.from_numpy(np.zeros(size)) if ours else maps.new_zeros(size)
+        self.cone.of(whole).copy_(maps)
+        return whole
 
     def results(self, streams: Sequence[StreamingStatistics]) -> list[MapStatistics]:
         """Return the statistics of computed maps, as maps of the whole image."""
@@ -147,7 +150,7 @@ class Run:
         """Return the part of the images that is run, where and as the model wants it."""
         images, cone = batch.images, self.placement.cone
         if cone is not None:
-            images = images[:, :, cone.rows[0] : cone.rows[1], cone.columns[0] : cone.columns[1]]
+            images = cone.of(images)
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
             # Pinned memory is copied while the device works on the batch before; the device converts it
@@ -199,8 +202,8 @@ def begin_run(
         rectify: What is done to each image's gradient.
         execution: How the model may be run.
         batch: The first images.
-        total: How many images will come, as far as it is known. A few are run on the model as it is, whatever
-            ``execution`` allows: they cost less than tracing and copying it.
+        total: How many images will come, as far as it is known. A few that are not large are run on the model
+            as it is, whatever ``execution`` allows: they cost less than tracing and copying it.
         locate: Whether the pixels that the units are centred on are wanted.
     """
 
@@ -213,7 +216,7 @@ def begin_run(
         return begun()
     except torch.cuda.OutOfMemoryError as error:
         # Whole batches are run in parts; this was one image, or as few as are not parted.
-        few = total is not None and total < _WORTH_PREPARING
+        few = total is not None and total < _WORTH_PREPARING  # may have run together
         first = batch.images if batch.extra or few else batch.images[:1]
         raise ValueError(too_large(first, batch.extra)) from error
     except RuntimeError as error:
@@ -262,29 +265,32 @@ def _begun(
     total: int | None,
     locate: bool,
     last_map: str | None,
+    *,
+    crop_first: bool = True,
 ) -> Start:
     device, dtype = device_and_dtype(model)
     _, channels, height, width = batch.images.shape
     shape = (channels, height, width)
     changed = execution.precision is not None or execution.compile
-    few = total is not None and total < _WORTH_PREPARING and not changed
+    few = total is not None and total < _WORTH_PREPARING and not changed and not is_large((height, width))
     plain = Run(_NOTHING, Placement((), shape, None, ()), device, dtype, False)
     if few or not isinstance(model, nn.Module):
-        first = _first_of_few(model, sources, rectify, plain.moved(batch), last_map)
+        first = first_of_few(model, sources, rectify, plain.moved(batch), last_map)
         trace = None
         if locate and isinstance(model, nn.Module) and not batch.extra:
-            trace = _traced(model, first.layers, shape[1:], channels)
+            trace = traced(model, first.layers, shape[1:], channels)
         placement = replace(plain.placement, described=_located(first.plan, trace))
         return Start(replace(plain, plan=first.plan, placement=placement), first.maps())
     # Further arguments may belong to the images, so with them the whole batch shows the sources.
     count = len(batch.images) if batch.extra else 1
     labels = None if batch.labels is None else batch.labels[:count]
     image = plain.moved(batch._replace(images=batch.images[:count].detach(), labels=labels))
-    plan, layers = _resolved(model, sources, rectify, image, last_map)
+    part = resolved_on_part(model, sources, rectify, image) if execution.crop and crop_first else None
+    plan, layers = part or resolved(model, sources, rectify, image, last_map)
     # Further arguments may decide what the model does, and the trace does not have them.
     units = any(source.described.unit is not None for source in plan.sources)
     wanted = execution.fold or (units and (execution.crop or locate))
-    trace = _traced(model, layers, shape[1:], channels) if wanted and not batch.extra else None
+    trace = traced(model, layers, shape[1:], channels) if wanted and not batch.extra else None
     folds = () if trace is None else trace.folds
     ran, computed = prepared(model, execution, set(plan.modules), folds=folds, begun=layers.begun)
     device, dtype = device_and_dtype(ran)
@@ -299,75 +305,17 @@ def _begun(
         "channels last" in computed,
     )
     if execution.crop and trace is not None:
-        run = _cropped(run, sources, model, ran, layers, trace, image) or run
+        cropped = _cropped(run, sources, model, ran, layers, trace, image)
+        if cropped is None and part is not None:
+            # What a part showed is not what the whole image would.
+            return _begun(
+                model, sources, rectify, execution, batch, total, locate, last_map, crop_first=False
+            )
+        run = cropped or run
     return Start(run, run.maps(batch))
 
 
-def _first_of_few(
-    model: Callable[..., Any],
-    sources: Sequence[Source],
-    rectify: Rectify,
-    batch: Batch,
-    last_map: str | None,
-) -> FirstPass:
-    """Run the model with gradients; where rows and columns lie is only looked for the first time."""
-    if not isinstance(model, nn.Module) or batch.extra:
-        return first_pass(model, sources, rectify, batch, last_map)
-    first: FirstPass | None = None
-
-    def look() -> Layers:
-        nonlocal first
-        first = first_pass(model, sources, rectify, batch, last_map)
-        return first.layers
-
-    layers = remembered(model, _layers_key(model, sources, last_map, batch.images), look)
-    if first is not None:
-        return first
-    chosen = next((n for n, s in zip(layers.names, sources, strict=True) if s.layer_in(model) is None), None)
-    return first_pass(model, sources, rectify, batch, chosen, known=layers)
-
-
-def _layers_key(
-    model: nn.Module, sources: Sequence[Source], last_map: str | None, images: Tensor
-) -> tuple[Any, ...]:
-    read = tuple((source.layer_in(model), source.reading) for source in sources)
-    return ("layers", read, last_map, tuple(images.shape[1:]))
-
-
 _NOTHING = GradientPlan(lambda images: images, (), {}, {}, "none")
-
-
-def _resolved(
-    model: nn.Module, sources: Sequence[Source], rectify: Rectify, image: Batch, last_map: str | None
-) -> tuple[GradientPlan, Layers]:
-    """Resolve the sources on one image; the whole model runs only if it was not seen to run before."""
-    first: FirstPass | None = None
-
-    def look() -> Layers:
-        nonlocal first
-        with torch.no_grad():
-            first = first_pass(model, sources, rectify, image, last_map)
-        return first.layers
-
-    if image.extra:
-        layers = look()
-    else:
-        layers = remembered(model, _layers_key(model, sources, last_map, image.images), look)
-    if first is not None:
-        return first.plan, layers
-    with torch.no_grad():
-        return resolved_again(model, sources, rectify, image, layers), layers
-
-
-def _traced(model: nn.Module, layers: Layers, size: tuple[int, int], channels: int) -> Trace:
-    """Trace the layers that the sources read, no further, once for each model and size."""
-
-    def trace() -> Trace:
-        modules = {name: model.get_submodule(name) for name in layers.runs}
-        ends_early = all(layers.names)
-        return trace_layers(model, modules, size, channels, stop_after=layers.runs if ends_early else None)
-
-    return remembered(model, ("trace", layers.names, tuple(layers.runs.items()), size, channels), trace)
 
 
 def _located(plan: GradientPlan, trace: Trace | None) -> tuple[MapSource, ...]:
@@ -402,7 +350,7 @@ def _cropped(
     # How many tokens a crop has is not known.
     if len(wanted) < len(sources) or any(layout and layout.is_tokens for layout in layers.layouts):
         return None
-    cone = find_cone(wanted, trace, lambda size: _traced(model, layers, size, channels))
+    cone = find_cone(wanted, trace, lambda size: traced(model, layers, size, channels))
     if cone is None:
         return None
     inside = [

@@ -79,6 +79,11 @@ class Source(ABC):
     def resolve(self, first: FirstLook) -> ResolvedSource:
         """Return the scalar and its description, or raise where the layer's output does not serve."""
 
+    def unit_in(self, size: tuple[int, int]) -> Unit | None:
+        """Return the unit in a feature map (H, W), inside or not; ``None``: it has no unit."""
+        del size
+        return None
+
     def at(self, layer: str, unit: Unit) -> Source | None:
         """Return the same at another unit, which a crop of the image may need; ``None``: it has no unit."""
         del layer, unit
@@ -157,7 +162,7 @@ class FeatureUnit(Source):
         reading, words = read_as_map(name, first.value, self.select, self.to_spatial, first.find)
         features = reading.features(first.value, first.images)
         channels, height, width = features.shape[1:]
-        i, j = unit = (height // 2, width // 2) if self.unit == "center" else self.unit
+        i, j = unit = self.unit_in((height, width))
         if not (0 <= i < height and 0 <= j < width):
             raise ValueError(
                 f"unit: expected a position inside the {height} x {width} map of layer {name!r}, got {(i, j)}"
@@ -176,6 +181,10 @@ class FeatureUnit(Source):
         described = MapSource(name, unit, size, None, self.channel, first.rectify, first.input_size, words)
         values = unit_values(features[:1], unit, self.channel).detach().clone()
         return ResolvedSource(name, scalar, described, values, reading.layout)
+
+    @override
+    def unit_in(self, size: tuple[int, int]) -> Unit:
+        return (size[0] // 2, size[1] // 2) if self.unit == "center" else self.unit
 
     @override
     def at(self, layer: str, unit: Unit) -> Source | None:

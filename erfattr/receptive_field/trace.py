@@ -6,12 +6,13 @@ residual sums, branches, concatenations and functional calls count as they are. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from erfattr._model import (
     attributes_kept,
@@ -147,12 +148,15 @@ class Trace:
             the last of those asked for.
         folds: Names of a convolution and of the batch normalisation that alone reads its output, where both
             run once and nothing else uses their weights: the second can be folded into the first.
+        operators: What ran up to the last of the layers asked for: the operators' names, and the
+            floating-point numbers that they were given.
     """
 
     fields: dict[str, ReceptiveField]
     problems: dict[str, str]
     strides: tuple[tuple[int, int], ...]
     folds: tuple[tuple[str, str], ...]
+    operators: tuple[tuple[str, tuple[float, ...]], ...]
 
 
 def trace_layers(
@@ -197,9 +201,11 @@ def trace_layers(
     last = max((names.index(name) for name in layers if name in walk.finished), default=-1)
     strides = {reader.stride(walk.finished[name]) for name in names[: last + 1]}
     whole = {whole_stride(stride) for stride in strides if stride is not None}
-    return Trace(
-        fields, problems, tuple(sorted(stride for stride in whole if stride is not None)), walk.folds
-    )
+    strides_of_all = tuple(sorted(stride for stride in whole if stride is not None))
+    ran = walk.operators[
+        : max((walk.ran_until[name] for name in layers if name in walk.ran_until), default=0)
+    ]
+    return Trace(fields, problems, strides_of_all, walk.folds, tuple(ran))
 
 
 class _Enough(BaseException):
@@ -218,12 +224,16 @@ class _Walk:
         error: What the model raised, if it did not come to an end.
         stopped_at: The operator that ran last.
         folds: See `Trace`.
+        operators: See `Trace`; all of the pass.
+        ran_until: How many of them had run when each layer finished.
     """
 
     finished: dict[str, LayerOutput]
     error: Exception | None
     stopped_at: str
     folds: tuple[tuple[str, str], ...]
+    operators: list[tuple[str, tuple[float, ...]]]
+    ran_until: dict[str, int]
 
 
 def _walk(
@@ -237,7 +247,15 @@ def _walk(
     """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
     finished: dict[str, LayerOutput] = {}
     places = PlaceTracker()
-    tracing = Tracing(None if readers is None else readers.read, places)
+    operators: list[tuple[str, tuple[float, ...]]] = []
+    ran_until: dict[str, int] = {}
+
+    def watch(operator: str, bound: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
+        if readers is not None:
+            readers.read(operator, bound, tensors)
+        operators.append((operator, tuple(x for x in tree_leaves(list(bound.values())) if type(x) is float)))
+
+    tracing = Tracing(watch, places)
     image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
     tracing[image] = source(image.shape)
     places[image] = of_images(image.shape)
@@ -250,6 +268,7 @@ def _walk(
         tensor = only_tensor(output)
         # Of a layer that runs several times the last run counts, and its place in the order too.
         finished.pop(name, None)
+        ran_until[name] = len(operators)
         finished[name] = (
             LayerOutput(None, None)
             if tensor is None
@@ -275,7 +294,7 @@ def _walk(
         if readers is not None and error is None:
             folds = readers.folds()
         del result
-    return _Walk(finished, error, tracing.last, folds)
+    return _Walk(finished, error, tracing.last, folds, operators, ran_until)
 
 
 def _traced_or_probed(
