@@ -21,7 +21,7 @@ from erfattr._batches import (
     numbered_batches,
     refuse_non_finite,
 )
-from erfattr._checks import check_choice, check_positive_int, describe
+from erfattr._checks import check_choice, check_positive_int, describe, is_int
 from erfattr._model import device_and_dtype, find_layer, untouched, weights_hash
 from erfattr._progress import progress
 from erfattr.attr.targets import OutputTarget, named_classes
@@ -65,6 +65,22 @@ class Calibration:
     settings: dict[str, str]
     weights_sha256: str
     period: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.statistics, MapStatistics):
+            raise TypeError(f"statistics: expected a MapStatistics, got {describe(self.statistics)}")
+        for name in ("method", "weights_sha256"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}: expected a text, got {describe(getattr(self, name))}")
+        texts = isinstance(self.settings, dict) and all(
+            isinstance(word, str) for pair in self.settings.items() for word in pair
+        )
+        if not texts:
+            raise TypeError(f"settings: expected texts by name, got {describe(self.settings)}")
+        if self.period is not None and not (
+            isinstance(self.period, tuple) and len(self.period) == 2 and all(map(is_int, self.period))
+        ):
+            raise TypeError(f"period: expected a pair of integers or None, got {describe(self.period)}")
 
 
 def calibrate(

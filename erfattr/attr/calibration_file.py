@@ -60,6 +60,15 @@ def load_calibration(path: str | Path) -> Calibration:
     saved = read_whole(Path(path), "calibration")
     if not isinstance(saved, dict) or saved.pop("calibration_format", None) != _FORMAT:
         raise ValueError(f"path: {str(path)!r} is no calibration that this version of erfattr wrote")
-    statistics = saved.pop("statistics")
-    source = MapSource(**statistics.pop("source"))
-    return Calibration(MapStatistics(**statistics, source=source), **saved)
+    try:
+        statistics = MapStatistics(
+            **{**saved["statistics"], "source": MapSource(**saved["statistics"]["source"])}
+        )
+        return Calibration(**{**saved, "statistics": statistics})
+    except (KeyError, TypeError, ValueError) as error:
+        # Of ours by its digest, yet not what this version makes of one.
+        raise ValueError(f"path: {str(path)!r} cannot be read as a calibration: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

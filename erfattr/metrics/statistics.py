@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from erfattr._checks import check_positive_int
+from erfattr._checks import check_positive_int, describe, is_int
 from erfattr._files import plain
 from erfattr._processes import summed
 from erfattr._showing import Shown
@@ -67,6 +67,22 @@ class MapStatistics(Shown):
     group_sizes: tuple[int, ...]
     source: MapSource | None = None
     computed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_positive_int("n_images", self.n_images)
+        for name, dims in (("mean", 2), ("standard_error", 2), ("group_means", 3)):
+            _check_maps(name, getattr(self, name), dims)
+            if getattr(self, name).shape[-2:] != self.mean.shape:
+                raise ValueError(f"{name}: expected the size of mean, got {describe(getattr(self, name))}")
+        sizes = self.group_sizes
+        fit = isinstance(sizes, tuple) and all(is_int(size) and size > 0 for size in sizes)
+        if not fit or len(sizes) != len(self.group_means) or sum(sizes) != self.n_images:
+            raise ValueError(
+                f"group_sizes: expected {len(self.group_means)} positive integers, {self.n_images} in all, "
+                f"got {describe(sizes)}"
+            )
+        if self.source is not None and not isinstance(self.source, MapSource):
+            raise TypeError(f"source: expected a MapSource or None, got {describe(self.source)}")
 
     def _in_words(self) -> str:
         height, width = self.mean.shape
@@ -218,15 +234,31 @@ class StreamingStatistics:
         """Go on from what `state_dict` returned.
 
         Raises:
-            ValueError: the state has another number of groups.
+            TypeError: it is no such state.
+            ValueError: it is none, or has another number of groups. What was accumulated is kept.
         """
-        if state["groups"] != self.groups:
-            raise ValueError(f"groups: expected the {state['groups']} of the saved state, got {self.groups}")
-        self._counts = list(state["counts"])
-        self.n_images = sum(self._counts)
-        self._sums, self._squares = (
-            None if state[name] is None else state[name].clone() for name in ("sums", "squares")
-        )
+        if not isinstance(state, Mapping) or not {"groups", "counts", "sums", "squares"} <= state.keys():
+            raise TypeError(f"state: expected what state_dict returned, got {describe(state)}")
+        groups = state["groups"]
+        if not is_int(groups):
+            raise TypeError(f"state: expected a number of groups, got {describe(groups)}")
+        if groups != self.groups:
+            raise ValueError(f"groups: expected the {groups} of the saved state, got {self.groups}")
+        counts, sums, squares = state["counts"], state["sums"], state["squares"]
+        if not (isinstance(counts, list) and all(is_int(count) and count >= 0 for count in counts)):
+            raise TypeError(f"state: expected counts as a list of numbers of images, got {describe(counts)}")
+        if len(counts) != self.groups:
+            raise ValueError(f"state: expected {self.groups} counts, got {len(counts)}")
+        if sums is not None or squares is not None or any(counts):
+            _check_maps("state: sums", sums, 3)
+            _check_maps("state: squares", squares, 2)
+            if sums.shape != (self.groups, *squares.shape):
+                raise ValueError(
+                    f"state: expected sums of {self.groups} maps like squares, got {describe(sums)} "
+                    f"and {describe(squares)}"
+                )
+        self._counts, self.n_images = list(counts), sum(counts)
+        self._sums, self._squares = (None if each is None else each.clone() for each in (sums, squares))
 
     def reduce(self, map_size: tuple[int, int] | None) -> None:
         """Add up what all processes of the ``torch.distributed`` group have accumulated, in each of them.
@@ -261,6 +293,13 @@ class StreamingStatistics:
         if self.assigned:
             standard_error = _error_of_groups(group_means, mean, sizes)
         return MapStatistics(mean, standard_error, n, group_means, sizes, source)
+
+
+def _check_maps(name: str, value: Any, dims: int) -> None:
+    """Raise TypeError unless ``value`` holds floating-point maps in so many dimensions."""
+    if not isinstance(value, Tensor) or value.ndim != dims or not value.is_floating_point():
+        shape = "(H, W)" if dims == 2 else "(G, H, W)"
+        raise TypeError(f"{name}: expected a floating-point tensor {shape}, got {describe(value)}")
 
 
 def _error_of_groups(group_means: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> Tensor:

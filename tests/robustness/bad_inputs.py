@@ -160,7 +160,6 @@ def _numbers() -> Iterator[Row]:
 
 
 def _words() -> Iterator[Row]:
-    yield Row((), 2, "COMMAND")
     yield Row(("draw",), 2, "draw")
     for command in COMMANDS:
         yield Row((*BEGIN[command], "--no-such-option"), 2, "--no-such-option")
@@ -332,8 +331,8 @@ def _models() -> Iterator[Row]:
         says = "--layers" if command == "map" else "--model"
         yield Row(_with_model(command, "hostile_nets:empty"), 2, says)
     yield Row(_with_model("map", "hostile_nets:no_map"), 1, "")
-    yield Row(_with_model("map", "hostile_nets:scripted"), 1, "", quick=False)
-    yield Row(_with_model("map", "hostile_nets:scripted_fixed"), 1, "", quick=False)
+    yield Row(_with_model("map", "hostile_nets:scripted"), 2, "--layers", quick=False)
+    yield Row(_with_model("map", "hostile_nets:scripted_fixed"), 2, "--layers", quick=False)
     for model, size in (("alexnet", "32"), ("vit_b_16", "96"), ("vgg11", "16"), ("inception_v3", "40")):
         for command in ("map", "debias", "attack"):
             words = (command, "--model", model, "--weights", "none", "--size", size, "--count", "1")
@@ -461,7 +460,7 @@ def _settings() -> Iterator[Row]:
                 says = f"--set {field}" if field not in ("nope", "epoch") else "--set"
                 yield Row((*BEGIN[command], "--set", f"{field}={value}"), 2, says)
     yield Row((*BEGIN["train"], "--set", "batch_size=4000"), 2, "--data")
-    yield Row((*BEGIN["compare"], "--set", "map_size=8", "epochs=1"), 2, "", quick=False)
+    yield Row((*BEGIN["compare"], "--set", "map_size=8", "epochs=1"), 2, "--set map_size", quick=False)
 
 
 def _machine() -> Iterator[Row]:
