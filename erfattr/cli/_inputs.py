@@ -198,7 +198,15 @@ def class_names(model: str, count: int) -> list[str]:
     from torchvision.models import get_model_weights, list_models
 
     names: list[str] = []
-    if model == "demo":
+    kind, _, name = model.partition("/")
+    if kind == "timm" and name:
+        from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+        subset = infer_imagenet_subset({"num_classes": count})
+        if subset is not None:
+            info = ImageNetInfo(subset)
+            names = [info.index_to_description(index) for index in range(count)]
+    elif model == "demo":
         names = demo_record()["classes"]
     elif model in list_models():
         names = next(iter(get_model_weights(model))).meta.get("categories", [])

@@ -7,8 +7,10 @@ import io
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -60,12 +62,14 @@ class _Parsed(NamedTuple):
     Attributes:
         options: What it says.
         debug: Whether errors are shown with their traceback.
+        verbose: Whether it is printed how the command ran.
         positional: What the usage calls the options without a name, by their destination.
         check: Raises where options do not go together.
     """
 
     options: argparse.Namespace
     debug: bool
+    verbose: bool
     positional: dict[str, str]
     check: Callable[[], None]
 
@@ -107,6 +111,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         import_module(f"erfattr.cli.options.{name}").add(commands)
     for command in commands.choices.values():
         command.add_argument(
+            "-v",
+            "--verbose",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print with which versions and how many threads it ran, how long, and the memory it took",
+        )
+        command.add_argument(
             "--debug",
             action="store_true",
             default=argparse.SUPPRESS,  # so it is no part of a run's record
@@ -123,6 +134,7 @@ def _parsed(arguments: Sequence[str] | None) -> _Parsed:
         parser.exit()
     command = commands[options.command]
     debug = vars(options).pop("debug", False) or os.environ.get("ERFATTR_DEBUG", "") not in ("", "0")
+    verbose = vars(options).pop("verbose", False)
     positional = {
         action.dest: str(action.metavar or action.dest)
         for action in command._actions
@@ -130,7 +142,7 @@ def _parsed(arguments: Sequence[str] | None) -> _Parsed:
     }
     # What the parser cannot say of one option alone; most commands have it.
     check = getattr(import_module(f"erfattr.cli.options.{options.command}"), "check", None)
-    return _Parsed(options, debug, positional, lambda: check and check(options, command.get_default))
+    return _Parsed(options, debug, verbose, positional, lambda: check and check(options, command.get_default))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,10 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = ""
         debug = False
         try:
-            options, debug, positional, check = _parsed(arguments)
+            options, debug, verbose, positional, check = _parsed(arguments)
             command = f" {options.command}"
             check()
-            return _run(options)
+            begun = time.perf_counter()
+            status = _run(options)
+            if verbose:
+                _print_how(time.perf_counter() - begun)
+            return status
         except BaseException as error:
             if not command and isinstance(error, SystemExit):  # argparse has said it
                 raise
@@ -188,6 +204,26 @@ def _run(options: argparse.Namespace) -> int:
     if sys.stdout is not None:
         sys.stdout.flush()  # here, where what goes wrong can still be said
     return status or 0
+
+
+def _print_how(seconds: float) -> None:
+    """Print with what the command ran, and what it took."""
+    from erfattr._files import environment
+    from erfattr._processes import is_first_process
+
+    if not is_first_process():
+        return
+    used = environment()
+    versions = ", ".join(f"{name} {number}" for name, number in used["versions"].items())
+    threads = used["torch_threads"]
+    took = f"{seconds:.1f} s"
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took += f", {peak / (1e6 if sys.platform == 'darwin' else 1e3):,.0f} MB of memory at most"
+    print(f"\nPython {used['python']} on {used['platform']}, {threads} thread{'s' * (threads != 1)}")
+    print(f"{versions}\ntook {took}")
 
 
 def _best_device(*, quiet: bool) -> str:

@@ -6,6 +6,7 @@ import argparse
 
 from erfattr._processes import is_first_process
 from erfattr.cli._failures import naming
+from erfattr.cli._record import print_table
 from erfattr.cli._training import chosen_recipe, hardware, original_model, result_line, training_images
 from erfattr.remedies.variants import make_variant
 from erfattr.training.comparison import compare_training
@@ -45,5 +46,5 @@ def run(options: argparse.Namespace) -> None:
         )
     if is_first_process():
         print(f"\n{options.model}, {recipe.name}, {options.seeds} seeds, mean +- standard error:\n")
-        print(comparison.table())
+        print_table(comparison.table_rows())
         print(f"\nwritten to {options.output}: comparison.json, curves.png, a folder for each run")

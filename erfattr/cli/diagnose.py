@@ -14,7 +14,7 @@ from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit, ModelOutput
 from erfattr.cli._inputs import ChosenImages, chosen_images, chosen_network
 from erfattr.cli._output import claimed
-from erfattr.cli._record import begun_record, print_written
+from erfattr.cli._record import begun_record, print_table, print_written
 from erfattr.forecast.cures import forecast_remedies
 from erfattr.forecast.forecasting import Prepared, prepare
 from erfattr.forecast.grid import sources_of
@@ -58,7 +58,10 @@ def run(options: argparse.Namespace) -> None:
     print(f"{heading}: forecast contrast {sources.contrast:.3f}, in {seconds:.1f} s")
     if options.quiet:
         return
-    print(f"\n{diagnosis.tables()}")
+    print("\n" + "\n".join(diagnosis.sentences()))
+    for rows in (sources.rows(), diagnosis.remedy_rows()):
+        print()
+        print_table(rows)
     if measured is None and weights == "given":
         print(
             "\nnote: forecasts from given weights were 0.3 to 2.8 times the measured contrast in our tests; "

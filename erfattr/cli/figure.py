@@ -8,6 +8,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+import torch
+
 from erfattr._model import find_layer
 from erfattr.attr.sensitivity_maps import SensitivityMaps
 from erfattr.attr.sources import FeatureUnit
@@ -40,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
     labels = [row.label for row in rows]
     if len(set(labels)) < len(labels):
         raise ValueError(f"MODEL: expected different networks or weights, got {' '.join(labels)}")
+    for row in rows:
+        _refuse_unreadable(row, options)
     refuse_undrawable(max(len(row.layers) for row in rows), options.width, options.cmap)
     # Entered before the long part, so that a folder that cannot be written to shows at once.
     with claimed(options, "models") as stage:
@@ -109,6 +113,17 @@ def _row(options: argparse.Namespace, index: int) -> _Row:
     twice = options.models.count(options.models[index]) > 1
     label = f"{info.name} ({info.weights})" if twice else info.name
     return _Row(label, network, fields, layers, chosen_images(chosen, preparation))
+
+
+def _refuse_unreadable(row: _Row, options: argparse.Namespace) -> None:
+    """Raise where a stage has no map, whatever the images: before the long part of any network."""
+    preparation = row.network.preparation
+    noise = torch.rand(1, preparation.channels, *preparation.size, generator=torch.Generator().manual_seed(0))
+    sources = [FeatureUnit(layer, options.unit) for layer in row.layers]
+    try:
+        SensitivityMaps(row.network.model, sources).attribute(noise.to(options.device))
+    except ValueError as error:
+        raise ValueError(f"{str(error).removesuffix('.')} (in {row.label})") from error
 
 
 def _each(given: list[Any], index: int) -> Any:

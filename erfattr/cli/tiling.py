@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from erfattr._files import write_json
 from erfattr.cli._inputs import chosen_images, chosen_network
 from erfattr.cli._output import claimed
-from erfattr.cli._record import begun_record, print_written
-from erfattr.report.text_table import text_table
+from erfattr.cli._record import begun_record, print_table, print_written
 from erfattr.tiling._effective import first_images
 from erfattr.tiling.plan import Tiling
 from erfattr.tiling.stitching import TilingError, tiling_errors
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         rows += [(f"{y} x {x}", f"{error.largest:.2g}", f"{error.rms:.2g}") for (y, x), error in curve]
         if not options.quiet:
             print()
-            print(text_table(rows))
+            print_table(rows)
         record = {
             **begun_record(options, started, info, "model"),
             "images": images.described_once_read(),

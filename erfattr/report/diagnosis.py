@@ -199,12 +199,13 @@ class Diagnosis:
 def draw_diagnosis(diagnosis: Diagnosis, heading: str | None = None) -> Figure:
     """Draw the forecast and its profile, the measured ones beside them, the sources and the remedies."""
     measured = diagnosis.measured
-    columns = 2 if measured is None else 4
+    rows = 1 if measured is None else 2
     remedies = _drawn(diagnosis.remedies)
     bars = max(len(diagnosis.sources.sources), len(remedies), 3)
-    figure = Figure(figsize=(5.2 * columns, 5.2 + 0.6 + 0.3 * bars), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(5.2, 0.6 + 0.3 * bars))[:, 0]
-    axes = upper.subplots(1, columns)
+    heights = 4.6 * rows, 0.6 + 0.3 * bars
+    figure = Figure(figsize=(10.4, sum(heights)), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    axes = upper.subplots(rows, 2, squeeze=False).ravel()
     period = diagnosis.sources.period
     pairs = [("forecast", diagnosis.forecast)]
     if measured is not None:

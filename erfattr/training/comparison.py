@@ -175,6 +175,10 @@ class TrainingComparison:
 
     def table(self) -> str:
         """Return the table that a person reads: mean +- standard error, paired differences."""
+        return text_table(self.table_rows())
+
+    def table_rows(self) -> list[list[str]]:
+        """Return the same as cells, headings first."""
         names = [variant.name for variant in self.variants]
         differences = self.differences()
         rows = [["", *names, *(f"{name} - {names[0]}" for name in names[1:])]]
@@ -186,7 +190,7 @@ class TrainingComparison:
                     *(str(differences[quantity][name]) for name in names[1:]),
                 ]
             )
-        return text_table(rows)
+        return rows
 
     def numbers(self) -> dict[str, Any]:
         """Return everything but the networks as what JSON can hold."""

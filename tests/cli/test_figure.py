@@ -70,6 +70,8 @@ def test_layers_for_each_network_and_the_command_that_repeats_it(tmp_path: Path)
         (("demo", "--width", 20), "--width: expected at least"),
         (("demo", "--cmap", "mud"), "--cmap: expected the name of a matplotlib colour map"),
         (("demo", "--layers", "layer1", "--stages", 3), "--stages: expected only with"),
+        (("demo", "--workers", 2), "--workers: expected only with a folder of --images"),
+        (("demo", "convnext_tiny", "--weights", "none"), "(in convnext_tiny)"),
     ],
 )
 def test_errors_are_one_line_that_names_the_option(
@@ -80,7 +82,9 @@ def test_errors_are_one_line_that_names_the_option(
     except SystemExit as ended:  # what argparse refuses itself
         status = int(str(ended.code))
     assert status == 2
-    (error,) = capsys.readouterr().err.splitlines()[-1:]
+    output, errors = capsys.readouterr()
+    assert "layer1" not in output  # no network was run before
+    (error,) = errors.splitlines()[-1:]
     assert error.startswith("erfattr figure: error: ")
     assert message in error
     assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from torch import nn
 
 from erfattr import ERF, DeadPixelMap, ImageFiles, receptive_fields, sample_images
 from erfattr.cli import main
+from erfattr.cli._inputs import class_names
 
 NETWORKS = """
 from torch import nn
@@ -395,3 +396,32 @@ def test_an_error_names_the_option(
     assert run("map", "grey", *words, "--size", 24, 32) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert error.startswith(f"erfattr map: error: {message}")
+
+
+def test_names_of_classes_are_those_that_the_model_was_trained_with() -> None:
+    pytest.importorskip("timm", reason="needs timm")
+    assert class_names("timm/resnet18", 1000)[281] == "tabby, tabby cat"
+    assert class_names("resnet18", 1000)[281] == "tabby"
+    # Another number of classes than those names are of.
+    assert class_names("timm/resnet18", 3) == class_names("resnet18", 3) == ["class 0", "class 1", "class 2"]
+
+
+@pytest.mark.parametrize("command", ["debias", "attack"])
+def test_images_decoded_by_workers_are_the_same(command: str, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (80, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    small = ["--size", "64", "--images", str(folder)]
+    if command == "attack":
+        small += ["--population", "4", "--generations", "1"]
+    else:
+        small = [str(folder / "0.png"), *small]
+    for workers in ("0", "2"):
+        out = str(tmp_path / f"out{workers}")
+        assert main([command, *small, "--workers", workers, "-q", "-o", out]) == 0
+    first, second = (json.loads((tmp_path / f"out{n}" / "result.json").read_text()) for n in (0, 2))
+    # The record says when and how each was run.
+    del first["record"], second["record"]
+    assert first == second

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,15 @@ def test_help_of_the_installed_module() -> None:
     ).stdout
     for option in ("--model", "--weights", "--layers", "--unit", "--images", "--output", "--strict"):
         assert option in shown
+
+
+def test_verbose_says_how_the_command_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rf", "demo", "--size", "64", "--layer", "conv1"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["rf", "demo", "--size", "64", "--layer", "conv1", "--verbose"]) == 0
+    more = capsys.readouterr().out
+    assert more.startswith(plain)
+    machine, versions, took = more[len(plain) :].strip().splitlines()
+    assert machine.startswith(f"Python {platform.python_version()} on ")
+    assert f"torch {version('torch')}" in versions
+    assert re.fullmatch(r"took \d+\.\d s(, [\d,]+ MB of memory at most)?", took)

@@ -99,4 +99,5 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
         )
     for name in ("map", "fraction"):
         needs(options, default, name, options.aim == "strong", "--aim strong")
-    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

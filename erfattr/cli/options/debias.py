@@ -108,4 +108,5 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     needs(options, default, "samples", options.method in sampled, f"--method {' or '.join(sampled)}")
     needs(options, default, "period", options.mode != "global", "--mode phase or local")
     needs(options, default, "images", options.map is None, "a map that is measured, not with --map")
-    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

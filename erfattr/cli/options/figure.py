@@ -117,4 +117,5 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
             words = " ".join(map(str, values))
             raise argparse.ArgumentTypeError(f"--{name}: expected different ones, got {words}")
     needs(options, default, "stages", not options.layers, "stages that are found, not with --layers")
-    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

@@ -178,6 +178,13 @@ def image_options(title: str = "images", count: int | None = None) -> argparse.A
         help="divide the images by this: one number, or one for each channel (default: the model's)",
     )
     group.add_argument(
+        "--workers",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="decode image files in so many processes, ahead of the network",
+    )
+    group.add_argument(
         "--strict", action="store_true", help="stop at the first image file that cannot be read"
     )
     return parent

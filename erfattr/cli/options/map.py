@@ -12,7 +12,6 @@ from erfattr.cli.options.arguments import (
     is_share,
     layout,
     needs,
-    not_negative,
     positive,
     word,
 )
@@ -104,13 +103,6 @@ def add(commands: Any) -> None:
         help="run a copy of the model in this type (default: the model's own)",
     )
     parser.add_argument(
-        "--workers",
-        type=not_negative,
-        default=0,
-        metavar="N",
-        help="decode image files in so many processes, ahead of the network",
-    )
-    parser.add_argument(
         "--fail-if",
         type=condition,
         nargs="+",
@@ -166,5 +158,5 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     needs(options, default, "unit", of_features, "another layer than output among --layers")
     needs(options, default, "to_spatial", of_features, "another layer than output among --layers")
     needs(options, default, "select", set(layers) != {"last"}, "output or a name among --layers")
-    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
-    needs(options, default, "workers", options.images != "embedded", "a folder of --images")
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

@@ -111,4 +111,5 @@ def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
         set(options.layers) != {"output"},
         "another layer than output among --layers",
     )
-    needs(options, default, "strict", options.images != "embedded", "a folder of --images")
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from typing import Any
 
-from erfattr.cli.options.arguments import index_or_key, positive, word
+from erfattr.cli.options.arguments import index_or_key, needs, positive, word
 from erfattr.cli.options.groups import HelpFormatter, example, image_options, model_argument, run_options
 
 
@@ -51,3 +53,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--points", type=positive, default=8, metavar="N", help="measure at so many halos at most"
     )
+
+
+def check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse what has no effect."""
+    for name in ("strict", "workers"):
+        needs(options, default, name, options.images != "embedded", "a folder of --images")

@@ -37,6 +37,7 @@ def test_defaults() -> None:
         "channels": None,
         "mean": None,
         "std": None,
+        "workers": 0,
         "strict": False,
         "batch_size": None,
         "device": "auto",
