@@ -81,8 +81,9 @@ def forecast_remedies(
 ) -> tuple[RemedyForecast, ...]:
     """Forecast what each remedy would make of a map, before anything is trained.
 
-    Kernel padding adds zeros, and changes no map until it is trained. What is forecast is the trained state:
-    every new tap is as strong as the old ones of its filter, and the filter has the energy that it had.
+    Kernel padding adds zeros, and changes no map until it is trained. What is forecast is a network trained
+    with such kernels from the start: all taps of a filter are equally strong on average, and it has the
+    energy that it had. A few epochs from padded weights change a map much less.
 
     Args:
         model: As for `forecast_map`; only read.
@@ -132,7 +133,7 @@ def forecast_remedies(
                 continue
             seen.add(changes.changed)
             if weights == "given":
-                _fill(changed)
+                _spread(changed)
             after = prepare(changed, where, first.unit or "center", input_size, in_channels, None)
             same = all(entry.note != OTHER_FUNCTION for entry in changes.layers if entry.after is not None)
             found.append(_forecast(title, changes.changed, after, changed, weights, period, same))
@@ -177,11 +178,12 @@ def _center(forecast: Tensor) -> tuple[float, float]:
     return y, x
 
 
-def _fill(model: nn.Module) -> None:
-    """Let new taps be as strong as the old ones of their filter, which keeps its energy.
+def _spread(model: nn.Module) -> None:
+    """Let all taps of a padded filter be equally strong on average; the filter keeps its energy.
 
-    Each new tap repeats an old one drawn at random, of all input channels at once, as sums over channels
-    count too.
+    A trained filter of odd length makes up for its lone middle tap: beside such taps a new one of average
+    strength would tip the balance, which training would not leave so. Where a filter reads several channels
+    every tap repeats an old one drawn at random, of all channels at once, as sums over channels count too.
     """
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
@@ -189,10 +191,14 @@ def _fill(model: nn.Module) -> None:
             continue
         weight = module.weight.detach()
         rows, columns = (size - added for size, added in zip(weight.shape[2:], module.added, strict=True))
-        old = weight[:, :, :rows, :columns].flatten(2).clone()
+        old = weight[:, :, :rows, :columns].flatten(2)
         count = weight.shape[2] * weight.shape[3]
-        drawn = torch.randint(rows * columns, (len(weight), 1, count), generator=generator).to(weight.device)
-        filled = old.gather(2, drawn.expand(-1, weight.shape[1], -1)).reshape(weight.shape)
-        filled[:, :, :rows, :columns] = old.reshape(*old.shape[:2], rows, columns)
+        if weight.shape[1] == 1:
+            filled = old.square().mean(2, keepdim=True).sqrt().expand(-1, -1, count)
+        else:
+            drawn = torch.randint(old.shape[2], (len(weight), 1, count), generator=generator)
+            filled = old.gather(2, drawn.to(weight.device).expand(-1, weight.shape[1], -1))
+        # Of the energy that was drawn, or evened out, as much as there was.
+        energy = (old.square().sum((1, 2)) / filled.square().sum((1, 2)).clamp_min(1e-30)).sqrt()
         with torch.no_grad():
-            module.weight.copy_(filled * (rows * columns / count) ** 0.5)
+            module.weight.copy_((filled * energy[:, None, None]).reshape(weight.shape))

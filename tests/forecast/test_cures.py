@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from erfattr import forecast_remedies
-from erfattr.forecast.cures import _fill
+from erfattr.forecast.cures import _spread
 from erfattr.remedies.kernel_padding import pad_kernels
 
 
@@ -39,13 +39,37 @@ def test_contrast_and_cost_of_padding() -> None:
     assert not found["average shortcuts: 2"].same_outputs
 
 
-def test_new_taps_are_as_strong_as_the_old_and_keep_the_energy() -> None:
-    model = pad_kernels(nn.Conv2d(3, 400, 3, stride=2, bias=False))
-    before = model.weight.square().sum()
-    _fill(model)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_taps_are_equally_strong_and_each_filter_keeps_its_energy(groups: int) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 600, 3, stride=2, bias=False, groups=groups)
+    # As trained ones are: the lone middle tap makes up for the eight around it.
+    with torch.no_grad():
+        convolution.weight[:, :, 1, 1] *= 4
+    model = pad_kernels(convolution)
+    energy = model.weight.square().sum((1, 2, 3))
+    _spread(model)
     squared = model.weight.detach().square()
-    assert float(squared.sum() / before) == pytest.approx(1, rel=0.05)
-    assert float(squared[:, :, 3].mean() / squared[:, :, :3, :3].mean()) == pytest.approx(1, rel=0.1)
+    torch.testing.assert_close(squared.sum((1, 2, 3)), energy, rtol=1e-5, atol=0)
+    shares = squared.sum((0, 1)) / squared.sum()
+    # Of depthwise filters exactly; of others drawn, 600 times.
+    torch.testing.assert_close(
+        shares, torch.full((4, 4), 1 / 16), rtol=0, atol=1e-6 if groups == 3 else 0.25 / 16
+    )
+
+
+def test_padding_a_network_that_balances_its_kernels_is_no_worse_than_its_architecture() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False))
+    with torch.no_grad():
+        # The sums of squares of the four phases are equal: one tap, two, two and four.
+        model[0].weight[:, :, 1, 1] *= 2
+        model[0].weight[:, :, [0, 2, 1, 1], [1, 1, 0, 2]] *= 2**0.5
+    found = {
+        entry.remedy: entry for entry in forecast_remedies(model, "output", input_size=64, per_layer=False)
+    }
+    assert found["original"].contrast < 0.05
+    assert found["kernel padding"].contrast < 0.05
 
 
 def test_without_single_layers_and_without_remedies() -> None:
