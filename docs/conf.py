@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -30,6 +31,8 @@ extensions = [
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path = ["_templates"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["doors.css"]
 html_title = f"erfattr {version}"
 
 # Single backticks in docstrings name Python objects, and are plain code where they name nothing.
@@ -62,5 +65,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
 }
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it puts into a PDF
 warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
 warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")

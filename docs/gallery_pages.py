@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from sphinx_gallery.scrapers import figure_rst
 
 _DOCS = Path(__file__).resolve().parent
 EXAMPLES = _DOCS.parent / "examples"
@@ -124,15 +123,17 @@ def _lacks(text: str) -> str | None:
 class InOrder:
     """Sorts the examples of a section as `SECTIONS` lists them."""
 
-    def __init__(self, source: str) -> None:
-        self.order = next(section[3] for section in SECTIONS if section[0] == Path(source).name)
+    def __init__(self, *_: Any) -> None:
+        self.order = [name for section in SECTIONS for name in section[3]]
 
     def __call__(self, filename: str) -> int:
         return self.order.index(Path(filename).stem)
 
 
 def figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
-    """Save the figures that erfattr made itself: pyplot, whose figures Sphinx-Gallery takes, has none of them."""
+    """Save the figures that erfattr made itself: Sphinx-Gallery takes those of pyplot alone."""
+    from sphinx_gallery.scrapers import figure_rst
+
     paths = []
     for value in block_vars["example_globals"].values():
         if isinstance(value, Figure) and value.canvas.manager is None and not hasattr(value, "in_gallery"):

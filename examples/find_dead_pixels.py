@@ -37,4 +37,4 @@ right.plot(*halves, ".", markersize=4)
 right.set(xlabel="photographs 1 to 4", ylabel="photographs 5 to 8", title=f"correlation {agreement:.2f}")
 
 assert imbalance.value > 5 * imbalance.standard_error
-assert agreement**2 > 0.5, agreement
+assert agreement > 0.5

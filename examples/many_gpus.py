@@ -31,7 +31,7 @@ if dist.is_torchelastic_launched():
     dist.destroy_process_group()
 else:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*torchrun, __file__], check=True)
+    subprocess.run([*torchrun, sys.argv[0]], check=True)
     shared, alone = torch.load("shared.pt"), attribution.attribute(images)
     difference = (shared - alone).abs() / alone.max()
     plt.hist(1e16 * difference.flatten(), bins=40, log=True)
