@@ -56,7 +56,8 @@ sphinx_gallery_conf = {
     "filename_pattern": gallery_pages.stage(),
     "subsection_order": [f"_build/examples/{name}" for name, *_ in gallery_pages.SECTIONS],
     "within_subsection_order": "gallery_pages.InOrder",
-    "image_scrapers": ("matplotlib", "gallery_pages.figures"),
+    # Ours first: the other one closes pyplot's figures, and then they look like ours.
+    "image_scrapers": ("gallery_pages.figures", "matplotlib"),
     "capture_repr": (),
     # Under each object's page: the examples that use it.
     "doc_module": ("erfattr",),

@@ -23,7 +23,7 @@ HEADER = """\
 Gallery
 =======
 
-Every picture here was drawn when these pages were built, by a script of at most 40 lines. Click one: its page has
+Each picture was drawn by a script of at most 40 lines when these pages were built. Click one. Its page has
 the script, what it prints, and a notebook to download. The scripts lie in the folder `examples` of the
 repository. They need no data and no weights beyond what ships with the package.
 
@@ -130,14 +130,15 @@ class InOrder:
         return self.order.index(Path(filename).stem)
 
 
-def figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+def figures(_block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
     """Save the figures that erfattr made itself: Sphinx-Gallery takes those of pyplot alone."""
     from sphinx_gallery.scrapers import figure_rst
 
     paths = []
     for value in block_vars["example_globals"].values():
-        if isinstance(value, Figure) and value.canvas.manager is None and not hasattr(value, "in_gallery"):
+        if isinstance(value, Figure) and not hasattr(value, "in_gallery"):
             value.in_gallery = True  # type: ignore[attr-defined]  # later blocks see it again
-            paths.append(next(block_vars["image_path_iterator"]))
-            value.savefig(paths[-1], dpi=200)
+            if value.canvas.manager is None:
+                paths.append(next(block_vars["image_path_iterator"]))
+                value.savefig(paths[-1], dpi=200)
     return figure_rst(paths, gallery_conf["src_dir"])

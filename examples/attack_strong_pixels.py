@@ -36,5 +36,5 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained
 left.barh(list(successes), list(successes.values()))
 left.set(xlabel=f"images of {len(images)} that change their class by one pixel")
 right.imshow((adversarial[index].permute(1, 2, 0) * std + mean).clamp(0, 1))
-right.plot(x, y, "o", markersize=16, markerfacecolor="none", markeredgecolor="red")
+right.plot(x, y, "o", markersize=16, markerfacecolor="none", markeredgecolor="white", markeredgewidth=2)
 assert successes["strongest quarter"] > successes["weakest quarter"]

@@ -24,8 +24,8 @@ upsampled = of_layer.attribute(shown, target=5)
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 cams = cam.attribute(shown, 5)
-pictures = {"saliency": explained.mean(1), "Grad-CAM": cams[:, 0], "debiased": upsampled[:, 0]}
-for ax, (title, maps) in zip(axes, pictures.items(), strict=True):
-    ax.imshow(maps[0].detach())
+titles = ("saliency, debiased", "Grad-CAM", "Grad-CAM, debiased")
+for ax, maps, title in zip(axes, (explained, cams, upsampled), titles, strict=True):
+    ax.imshow(maps[0].mean(0).detach())
     ax.set_title(title)
 assert (explained.shape, upsampled.shape) == ((4, 3, 64, 64), (4, 1, 64, 64))

@@ -16,7 +16,7 @@ torch.manual_seed(0)
 model = timm.create_model("resnet18", features_only=True, pretrained=False)
 strides = model.feature_info.reduction()
 maps = [
-    ERF(model, model, select=index).attribute(sample_images(8, 96), return_statistics=True)[1]
+    ERF(model, model, select=index).attribute(sample_images(24, 96), return_statistics=True)[1]
     for index in range(len(strides))
 ]
 figure, axes = plt.subplots(1, len(strides), figsize=(16, 3), layout="constrained")
