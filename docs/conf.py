@@ -59,6 +59,7 @@ sphinx_gallery_conf = {
     # Ours first: the other one closes pyplot's figures, and then they look like ours.
     "image_scrapers": ("gallery_pages.figures", "matplotlib"),
     "capture_repr": (),
+    "remove_config_comments": True,
     # Under each object's page: the examples that use it.
     "doc_module": ("erfattr",),
     "backreferences_dir": "gallery/backreferences",
