@@ -32,7 +32,7 @@ exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["doors.css"]
+html_css_files = ["pages.css"]
 html_title = f"erfattr {version}"
 
 # Single backticks in docstrings name Python objects, and are plain code where they name nothing.
