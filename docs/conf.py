@@ -68,5 +68,8 @@ sphinx_gallery_conf = {
     "show_signature": False,
 }
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it puts into a PDF
+# What other libraries warn of is no lesson of an example, and names folders of this machine.
+warnings.filterwarnings("ignore", module="(captum|lightning|matplotlib)")
+warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated")
 warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
 warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")

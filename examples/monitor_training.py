@@ -19,10 +19,6 @@ images, labels = sample_images(size=64), torch.arange(64) % 8  # image k is of p
 
 
 class Classifier(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.network = demo_model(weights=False).train()
-
     def training_step(self, batch):
         return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
 
@@ -32,8 +28,11 @@ class Classifier(LightningModule):
 
 loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), 16, shuffle=True)
 monitor = DeadPixelMonitor(images[:16], every=1, share=1, network="network", figure=False)
-trainer = Trainer(max_epochs=4, callbacks=[monitor], logger=CSVLogger("."), enable_progress_bar=False)
-trainer.fit(Classifier(), loader)
+quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 4}
+trainer = Trainer(max_epochs=4, callbacks=[monitor], logger=CSVLogger("."), **quiet)
+module = Classifier()
+module.network = demo_model(weights=False).train()
+trainer.fit(module, loader)
 log = np.genfromtxt(f"{trainer.logger.log_dir}/metrics.csv", delimiter=",", names=True, deletechars="")
 plt.errorbar(log["epoch"], log["dead_pixels/L1"], log["dead_pixels/L1_error"], marker="o", capsize=4)
 plt.gca().set(xlabel="epoch", ylabel="imbalance L1 of the output's map")
