@@ -12,11 +12,12 @@ import pytest
 from erfattr.cli._main import _parsed
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("[!_a]*/*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("[!_a]*/*.md"))]
 
 
 def commands(text: str) -> list[str]:
-    """Return the command lines of a page: those of its blocks, and those in its sentences that have options."""
+    """Return the command lines of a page: of its blocks, and those with options of its sentences."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [" ".join(found.split()) for found in re.findall(r"(?<!`)`(erfattr [^`]* -[^`]*)`", text)]
