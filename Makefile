@@ -92,7 +92,7 @@ wheel: $(VENV)/.installed-dev
 check: test lint types docs hooks wheel
 
 clean:
-	rm -rf dist build docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf dist build docs/_build docs/gallery docs/api/generated .pytest_cache .mypy_cache .ruff_cache
 	find erfattr tests examples benchmarks scripts docs -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean

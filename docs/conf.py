@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
+from pathlib import Path
+
 import erfattr
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import gallery_pages
 
 project = "erfattr"
 author = "The erfattr authors"
@@ -18,10 +26,13 @@ extensions = [
     "sphinx.ext.viewcode",
     # Brings MathJax into the pages, which ask for nothing from outside. Listed by the name of its folder.
     "sphinx-mathjax-offline",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path = ["_templates"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = f"erfattr {version}"
 
 # Single backticks in docstrings name Python objects, and are plain code where they name nothing.
@@ -37,3 +48,28 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+
+# The gallery runs an example when its text has changed since the last build; `make clean` forgets them all.
+sphinx_gallery_conf = {
+    "examples_dirs": "_build/examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": gallery_pages.stage(),
+    "subsection_order": [f"_build/examples/{name}" for name, *_ in gallery_pages.SECTIONS],
+    "within_subsection_order": "gallery_pages.InOrder",
+    # Ours first: the other one closes pyplot's figures, and then they look like ours.
+    "image_scrapers": ("gallery_pages.figures", "matplotlib"),
+    "capture_repr": (),
+    "remove_config_comments": True,
+    # Under each object's page: the examples that use it.
+    "doc_module": ("erfattr",),
+    "backreferences_dir": "gallery/backreferences",
+    "write_computation_times": False,
+    "download_all_examples": False,
+    "show_signature": False,
+}
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it puts into a PDF
+# What other libraries warn of is no lesson of an example, and names folders of this machine.
+warnings.filterwarnings("ignore", module="(captum|lightning|matplotlib)")
+warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated")
+warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
+warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")

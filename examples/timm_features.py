@@ -1,10 +1,12 @@
-# %% [markdown]
-# A network of timm made with `features_only=True` gives one map a stage: `select` takes one of them.
-# Needs `pip install timm`.
+"""
+timm: every stage of a network
+==============================
 
-# %%
-from __future__ import annotations
+A network made with `features_only=True` gives one map a stage. `select` takes one of them. Needs
+`pip install timm`.
+"""
 
+import matplotlib.pyplot as plt
 import timm
 import torch
 
@@ -13,10 +15,12 @@ from erfattr import ERF, sample_images
 torch.manual_seed(0)
 model = timm.create_model("resnet18", features_only=True, pretrained=False)
 strides = model.feature_info.reduction()
-statistics = [
-    ERF(model, model, select=index).attribute(sample_images(4, 96), return_statistics=True)[1]
+maps = [
+    ERF(model, model, select=index).attribute(sample_images(24, 96), return_statistics=True)[1]
     for index in range(len(strides))
 ]
-for stride, found in zip(strides, statistics, strict=True):
+figure, axes = plt.subplots(1, len(strides), figsize=(16, 3), layout="constrained")
+for ax, stride, found in zip(axes, strides, maps, strict=True):
     print(f"stride {stride}: unit {found.source.unit} of a {found.source.feature_size} map")
-assert [96 // found.source.feature_size[0] for found in statistics] == strides
+    found.plot(ax, title=f"stride {stride}", colorbar=False)
+assert [96 // found.source.feature_size[0] for found in maps] == strides

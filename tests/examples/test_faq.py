@@ -15,7 +15,7 @@ ANSWERS = re.findall(
 
 
 def test_every_question_has_an_answer_that_runs() -> None:
-    assert len(ANSWERS) >= 10
+    assert len(ANSWERS) >= 16
     for question, answer in ANSWERS:
         assert answer.count("```python") == 1, question
 
@@ -29,5 +29,10 @@ def test_answers_run(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     assert "(2, 2) (2, 2) True" in printed  # the tiling
     assert "(96.0, 96.0)" in printed  # the centre of ResNet-18's unit
+    assert "True" in printed  # the field by hand is the field
+    assert "(1, 48, 8, 8)" in printed  # Swin's rows and columns
+    assert "(1, 24, 8, 8)" in printed  # those of Hugging Face
+    assert names["smooth"].shape == (2, 3, 64, 64)
+    assert names["used"] < names["trf"]
     assert names["map_of_tokens"].shape == (32, 32)
     assert names["without_the_grid"].shape == (2, 3, 64, 64)
