@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
 
+from erfattr.datasets import image_loader
 from erfattr.datasets.image_files import ImageFiles
 from erfattr.datasets.image_loader import ImageLoader
 
@@ -118,3 +122,44 @@ def test_global_random_numbers_are_not_used(folder, num_workers):
     list(ImageLoader(ImageFiles(folder, size=8, count=2), num_workers=num_workers))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+class Watched(ImageFiles):
+    """Notes which items are asked for, and tells when one is."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.asked = []
+        self.events = [Event() for _ in self.paths]
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        self.events[index].set()
+        return super().__getitem__(index)
+
+
+def test_files_of_the_next_batch_are_read_while_one_is_used(tmp_path, noise):
+    for number in range(12):
+        noise(tmp_path / f"{number:02d}.png", (20, 20), number)
+    files = Watched(tmp_path, 16)
+    batches = iter(ImageLoader(files, batch_size=3))
+    next(batches)
+    assert files.events[5].wait(30)  # the last of the second batch, though nobody has asked for that
+    # Not more than that: what waits is held in memory.
+    assert max(files.asked) == 5
+    batches.close()
+    assert sorted(files.asked) == list(range(6))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("erfattr-images")]
+
+
+def test_of_large_images_fewer_are_read_ahead(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(image_loader, "_AHEAD", 2 * 3 * 16 * 16 * 4)  # two images
+    for number in range(9):
+        noise(tmp_path / f"{number}.png", (20, 20), number)
+    files = Watched(tmp_path, 16)
+    batches = iter(ImageLoader(files, batch_size=4))
+    first = next(batches)
+    assert files.events[5].wait(30)
+    assert max(files.asked) == 5
+    found = torch.cat([first, *batches])
+    assert torch.equal(found, torch.stack([files[index] for index in range(9)]))
