@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import erfattr
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for linking.py
+from linking import write_inventories  # noqa: E402
 
 project = "erfattr"
 author = "The erfattr authors"
@@ -13,12 +20,15 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     # Brings MathJax into the pages, which ask for nothing from outside. Listed by the name of its folder.
     "sphinx-mathjax-offline",
+    "linking",
 ]
+intersphinx_mapping = write_inventories(HERE / "_build" / "inventories")
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 html_theme = "furo"

@@ -3,8 +3,8 @@
     python scripts/oldest.py >oldest.txt
     pip install -c oldest.txt -e '.[test]'
 
-``"torch>=2.4"`` becomes ``torch==2.4.*``: the last release of the oldest series, with its mended bugs. A bound on
-a whole major version (``hypothesis>=6``) is left as it is. `make test-oldest` does all of it.
+``"torch>=2.4"`` becomes ``torch==2.4.*``: the last release of the oldest series, with its bugs mended. A
+bound on a whole major version (``hypothesis>=6``) is left as it is. `make test-oldest` does all of it.
 """
 
 from __future__ import annotations

@@ -1074,16 +1074,17 @@ are checked:
 
 - **The same map.** A hook of the script's own catches the output of the layer that the package took, and
   brings it to (N, C, H, W). If timm's `forward_intermediates` gives the same values, in whatever order, its
-  tensor is taken. Otherwise a rule is used that was written down for the network. The gradient of the mean over
-  channels at the unit (H // 2, W // 2) is averaged over colours, rectified and averaged over images.
-  *Difference* is the largest difference of the two maps, as a part of the largest value. Less than {tolerance}
-  is right. Less than {inside} is right for the few networks that compute in float32 here and there, whatever
-  they are given. Networks of more than {largest} million parameters are run in float32: there less than
-  {single} is right.
-- **In its place.** The unit in the top right corner must look higher up and further to the right than the unit
-  in the bottom left corner. A unit looks at the centroid of its squared gradient, with means over whole maps (of
-  gates) held constant. More images and more sums over channels are taken until the difference is three times
-  its standard error, and then larger images. A grid that is turned over or transposed would not pass.
+  tensor is taken. Otherwise a rule is used that was written down for the network. The gradient of the mean
+  over channels at the unit (H // 2, W // 2) is averaged over colours, rectified and averaged over images.
+  *Difference* is the largest difference of the two maps, as a part of the largest value. Less than
+  {tolerance} is right. Less than {inside} is right for the few networks that compute in float32 here and
+  there, whatever they are given. Networks of more than {largest} million parameters are run in float32:
+  there less than {single} is right.
+- **In its place.** The unit in the top right corner must look higher up and further to the right than the
+  unit in the bottom left corner. A unit looks at the centroid of its squared gradient, with means over
+  whole maps (of gates) held constant. More images and more sums over channels are taken until the
+  difference is three times its standard error, and then larger images. A grid that is turned over or
+  transposed would not pass.
 - **Inside the theory.** No pixel outside the layer's theoretical receptive field is in the map.
 
 A row is *right* if nothing speaks against it, and *refused* if the package raised `ValueError` and said why.
@@ -1095,9 +1096,9 @@ Last run: {date}, {machine}, one thread for each network, {minutes} minutes of c
 Everything stands in `docs/zoo.json`, also the pixel that each unit is centred on, and what was done to be
 faster.
 
-In the tables below each row is a network: the image's size, the layer that was taken, the size of its map, how its
-output was read, the difference to the map that was computed without the package, and how that one was read. Then
-come the theoretical receptive field and the seconds that the map took.
+In the tables below each row is a network: the image's size, the layer that was taken, the size of its map,
+how its output was read, the difference to the map that was computed without the package, and how that one
+was read. Then come the theoretical receptive field and the seconds that the map took.
 """
 
 

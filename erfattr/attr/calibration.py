@@ -58,6 +58,13 @@ class Calibration:
         weights_sha256: `erfattr.models.loading.weights_hash` of the model.
         period: The model's total stride in pixels, (vertical, horizontal), with which the map repeats;
             ``None`` where it could not be read.
+
+    Example:
+        >>> from captum.attr import Saliency
+        >>> from erfattr import DebiasedAttribution, demo_model, sample_images
+        >>> debiased = DebiasedAttribution.calibrate(Saliency(demo_model()), sample_images(2, size=64))
+        >>> debiased.sensitivity_map.method, debiased.sensitivity_map.period
+        ('Saliency()', (32, 32))
     """
 
     statistics: MapStatistics

@@ -1,8 +1,9 @@
-"""Draw the picture at the head of each method's page: docs/images/methods/*.png.
+"""Draw the pictures of the methods' pages and of the API: docs/images/methods/*.png, docs/images/api/*.png.
 
-    python scripts/draw_methods.py              # all of them
-    python scripts/draw_methods.py erf tiling   # some of them
+    python scripts/draw_pictures.py                       # all of them, minutes
+    python scripts/draw_pictures.py methods/erf api/Tiling   # some of them
 
+A picture below ``api`` has the public name that draws it, and stands in that name's documentation.
 Everything is computed from the demo network, networks with random weights and the embedded photographs: no
 download. Each picture is for the eye. What was measured properly stands on the pages of measurements.
 """
@@ -13,7 +14,9 @@ import argparse
 import io
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -27,12 +30,17 @@ from erfattr import (
     ERF,
     DeadPixelMap,
     DebiasedAttribution,
+    MapStatistics,
     MicroObjectDataset,
     StrongPixelAttack,
+    compare_imbalance,
     corrected_imbalance,
     demo_model,
+    draw_stages,
+    estimate_phase_profile,
     fit_gaussian,
     forecast_map,
+    grid_contrast,
     imbalance_index,
     pad_kernels,
     phase_contrast,
@@ -41,19 +49,21 @@ from erfattr import (
     receptive_fields,
     sample_images,
     suggest_tiling,
+    theoretical_receptive_field,
+    watch_pixels,
 )
 from erfattr._files import writing_file
 from erfattr.datasets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from erfattr.report.pixel_plots import plot_zoom
 from erfattr.report.profile_plots import plot_gaussian_fit, plot_phase_profile
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images" / "methods"
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
 BLUE, ORANGE = "#0072B2", "#D55E00"
 _PICTURES: dict[str, Callable[[], Figure]] = {}
 
 
 def picture(draw: Callable[[], Figure]) -> Callable[[], Figure]:
-    _PICTURES[draw.__name__] = draw
+    _PICTURES[f"methods/{draw.__name__}"] = draw
     return draw
 
 
@@ -72,9 +82,9 @@ def lone_layer(kernel: int) -> Tensor:
     """Return how often each pixel is read by one all-ones layer of stride 2."""
     layer = nn.Conv2d(1, 1, kernel, stride=2, bias=False)
     nn.init.ones_(layer.weight)
-    with torch.no_grad():
-        layer.weight *= 1.0
-    return DeadPixelMap(lambda x: layer(x).sum(dim=(1, 2, 3))).attribute(torch.zeros(1, 1, 24, 24))[4:16, 4:16]
+    return DeadPixelMap(lambda x: layer(x).sum(dim=(1, 2, 3))).attribute(torch.zeros(1, 1, 24, 24))[
+        4:16, 4:16
+    ]
 
 
 @picture
@@ -92,7 +102,7 @@ def erf() -> Figure:
             bounds=fields[layer].bounds(unit),
             norm="log",
             colorbar=False,
-            title=f"{layer}: what moves unit {unit}",
+            title=f"unit {unit} of {layer}",
         )
     return figure
 
@@ -100,7 +110,7 @@ def erf() -> Figure:
 @picture
 def dead_pixels() -> Figure:
     D = DeadPixelMap(demo_model()).attribute(sample_images(64).split(16))
-    figure, (left, right) = row(2, 8, 3.6)
+    figure, (left, right) = row(2, 7.2, 3.2)
     plot_map(D, left, title="dead-pixel map of the demo network")
     plot_zoom(D, (112, 112), 32, right, title="its middle, pixel by pixel")
     return figure
@@ -153,7 +163,14 @@ def imbalance() -> Figure:
     for ax, kernel in zip(axes, (1, 3, 4), strict=True):
         counts = lone_layer(kernel)
         index = float(imbalance_index(counts, normalize="mean"))
-        plot_map(counts, ax, colorbar=False, norm="linear", limits=(0, 4), title=f"{kernel}x{kernel}, stride 2: L1 = {index:.2f}")
+        plot_map(
+            counts,
+            ax,
+            colorbar=False,
+            norm="linear",
+            limits=(0, 4),
+            title=f"{kernel}x{kernel}, stride 2: L1 = {index:.2f}",
+        )
     return figure
 
 
@@ -167,7 +184,9 @@ def estimators() -> Figure:
         found.append(corrected_imbalance(statistics))
     figure, axes = row(1, 5.5, 3.4)
     ax = axes[0]
-    ax.plot(counts, [each.uncorrected for each in found], "o-", color="0.5", label="index of the map as it is")
+    ax.plot(
+        counts, [each.uncorrected for each in found], "o-", color="0.5", label="index of the map as it is"
+    )
     ax.plot(counts, [each.noise_floor for each in found], "--", color="black", label="noise floor")
     values, errors = [each.value for each in found], [each.standard_error for each in found]
     ax.errorbar(counts, values, errors, marker="o", color=BLUE, capsize=4, label="without the noise")
@@ -192,7 +211,13 @@ def debias() -> Figure:
         maps = method.attribute(shown, target=target).mean(1)
         plot_zoom(maps[1], (112, 112), 64, zoom, title=f"saliency, {name}", colorbar=False)
         profile = phase_profile(maps.mean(0), period=32)
-        plot_phase_profile(profile, grid, title=f"its grid: contrast {phase_contrast(profile):.2f}", colorbar=False, limits=(0.5, 1.5))
+        plot_phase_profile(
+            profile,
+            grid,
+            title=f"its grid: contrast {phase_contrast(profile):.2f}",
+            colorbar=False,
+            limits=(0.5, 1.5),
+        )
     return figure
 
 
@@ -219,7 +244,10 @@ def kernel_padding() -> Figure:
     images = sample_images(32, size=160)
     figure, axes = row(2, 7.5, 3.5)
     for ax, change, name in zip(
-        axes, (demo_model, lambda: pad_kernels(demo_model(), pool="widen")), ("odd kernels", "even kernels"), strict=True
+        axes,
+        (demo_model, lambda: pad_kernels(demo_model(), pool="widen")),
+        ("odd kernels", "even kernels"),
+        strict=True,
     ):
         D = DeadPixelMap(fresh(change())).attribute(images.split(16))
         contrast = phase_contrast(phase_profile(D, 32))
@@ -234,7 +262,9 @@ def forecast() -> Figure:
     measured = ERF(model, "layer4").attribute(sample_images(48).split(16))
     expected = forecast_map(model, "layer4")
     figure, axes = row(2, 7.5, 3.4)
-    for ax, values, name in zip(axes, (expected, measured), ("forecast, no image", "measured, 48 images"), strict=True):
+    for ax, values, name in zip(
+        axes, (expected, measured), ("forecast, no image", "measured, 48 images"), strict=True
+    ):
         plot_phase_profile(phase_profile(values, 32), ax, title=name, limits=(0.7, 1.3))
     return figure
 
@@ -246,7 +276,9 @@ def attack() -> Figure:
         labels = model(images).argmax(1)
     R = DeadPixelMap(model).attribute(images)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    search = StrongPixelAttack(model, R, (0 - mean) / std, (1 - mean) / std, population_size=20, max_generations=4)
+    search = StrongPixelAttack(
+        model, R, (0 - mean) / std, (1 - mean) / std, population_size=20, max_generations=4
+    )
     adversarial, report = search.perturb(images, target=labels, return_report=True)
     figure, axes = row(4, 10, 2.9)
     plot_map(R, axes[0], title="where the network is strong", colorbar=False)
@@ -258,6 +290,63 @@ def attack() -> Figure:
             after = int(model(adversarial[index : index + 1]).argmax(1))
         ax.set(title=f"class {int(labels[index])} is now {after}", xticks=(), yticks=())
     return figure
+
+
+@cache
+def of_demo(layer: str) -> MapStatistics:
+    """Return the statistics of a map of the demo network over the embedded photographs."""
+    images = sample_images(64, size=128).split(1)
+    if layer == "output":
+        return DeadPixelMap(demo_model()).attribute(images, return_statistics=True)[1]
+    return ERF(demo_model(), layer).attribute(images, return_statistics=True)[1]
+
+
+def shown(name: str, result: Callable[[], Any]) -> None:
+    """Register the picture that a result makes of itself."""
+
+    def draw() -> Figure:
+        figure, (ax,) = row(1, 4.6, 3.6)
+        result().plot(ax)
+        return figure
+
+    _PICTURES[f"api/{name}"] = draw
+
+
+def drawn(name: str, draw: Callable[[], Figure]) -> None:
+    """Register the picture that a function draws."""
+    _PICTURES[f"api/{name}"] = draw
+
+
+def mapped() -> Figure:
+    field = theoretical_receptive_field(demo_model(), "layer2", input_size=(128, 128))
+    figure, (ax,) = row(1, 4.6, 3.6)
+    source = of_demo("layer2").source
+    plot_map(of_demo("layer2"), ax, center=source.center, bounds=field.bounds(source.unit))
+    return figure
+
+
+def staged() -> Figure:
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    maps = {layer: of_demo(layer) for layer in layers}
+    return draw_stages({"demo": maps}, {"demo": receptive_fields(demo_model(), 128)})
+
+
+def watched() -> Figure:
+    return watch_pixels(demo_model(), sample_images(64, size=128)).figure()
+
+
+shown("MapStatistics", lambda: of_demo("output"))
+shown("GaussianFit", lambda: fit_gaussian(of_demo("layer2")))
+shown("PhaseEstimate", lambda: estimate_phase_profile(of_demo("output"), 32))
+shown("GridContrast", lambda: grid_contrast(of_demo("output").mean, 32))
+shown("Estimate", lambda: corrected_imbalance(of_demo("output")))
+shown("Comparison", lambda: compare_imbalance(of_demo("output"), of_demo("layer4")))
+shown("ReceptiveField", lambda: theoretical_receptive_field(demo_model(), "layer3"))
+shown("ReceptiveFields", lambda: receptive_fields(demo_model()))
+shown("Tiling", lambda: suggest_tiling(nn.Conv2d(3, 1, 9, padding=4), 96))
+drawn("plot_map", mapped)
+drawn("draw_stages", staged)
+drawn("watch_pixels", watched)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -279,11 +368,11 @@ def main() -> None:
     if unknown:
         parser.error(f"NAME: expected {', '.join(_PICTURES)}, got {unknown[0]}")
     warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = FOLDER / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         save(_PICTURES[name](), path)
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        print(f"{name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
