@@ -204,10 +204,9 @@ def debias() -> Figure:
     debiased = DebiasedAttribution.calibrate(saliency, measured.split(8))
     with torch.no_grad():
         target = model(shown).argmax(1)
-    figure, axes = row(4, 11, 2.9)
-    for (zoom, grid), method, name in zip(
-        (axes[:2], axes[2:]), (saliency, debiased), ("raw", "debiased"), strict=True
-    ):
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for (zoom, grid), method, name in zip(axes, (saliency, debiased), ("raw", "debiased"), strict=True):
         maps = method.attribute(shown, target=target).mean(1)
         plot_zoom(maps[1], (112, 112), 64, zoom, title=f"saliency, {name}", colorbar=False)
         profile = phase_profile(maps.mean(0), period=32)
