@@ -32,6 +32,8 @@ intersphinx_mapping = write_inventories(HERE / "_build" / "inventories")
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["glossary.css"]
 html_title = f"erfattr {version}"
 
 # Single backticks in docstrings name Python objects, and are plain code where they name nothing.
