@@ -55,7 +55,7 @@ class Calibration:
             the size of the images.
         method: Name of the method, with what it wraps.
         settings: Arguments of ``attribute`` that change the map, in words.
-        weights_sha256: `erfattr.models.loading.weights_hash` of the model.
+        weights_sha256: Hash of the model's weights.
         period: The model's total stride in pixels, (vertical, horizontal), with which the map repeats;
             ``None`` where it could not be read.
 
