@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+# What builds the pages needs Sphinx; the tests do not.
+collect_ignore_glob = ["docs/*.py"]
+
 # One thread each, here and in what a test starts. On a busy machine two would wait for each other, spinning:
 # up to ten times the processor time. `make test` divides the tests among processes instead.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -41,7 +41,7 @@ class PixelAttackReport:
     Example:
         >>> from erfattr import RandomPixelAttack, demo_model, sample_images
         >>> model, images = demo_model(), sample_images(2, size=32)
-        >>> attack = RandomPixelAttack(model, -2.0, 2.0, max_candidates=5)
+        >>> attack = RandomPixelAttack(model, -3.0, 3.0, max_candidates=5)
         >>> _, report = attack.perturb(images, target=model(images).argmax(1), return_report=True)
         >>> report.success.shape, report.positions.shape
         (torch.Size([2]), torch.Size([2, 1, 2]))
