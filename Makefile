@@ -14,13 +14,15 @@ DEMO := $(BIN)/erfattr map --model demo --layers layer3 layer4 output --output $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-explore test-robust venv lint format types docs hooks wheel check clean distclean FORCE
+.PHONY: help demo test test-explore test-robust test-oldest test-newest venv lint format types docs hooks wheel check clean distclean FORCE
 
 help:
 	@echo 'make demo      install, run the main job on embedded data, print where the pictures are'
 	@echo 'make test      install, run the tests; make test ARGS="-k erf -x" hands ARGS to pytest'
 	@echo 'make test-explore MINUTES=60   repeat the property tests with examples drawn anew'
 	@echo 'make test-robust   bad inputs, kills and bit flips, all of them (an hour; make test runs the quick part)'
+	@echo 'make test-oldest   the tests with the oldest versions that pyproject.toml declares, in $(VENV)-oldest (Python 3.10 or 3.11)'
+	@echo 'make test-newest   the tests with the newest versions there are, in $(VENV)-newest'
 	@echo 'make venv      install everything that working on erfattr needs'
 	@echo 'make lint      ruff and the floors of the house   make format    let ruff mend what it can'
 	@echo 'make types     mypy --strict on erfattr/       make docs      build docs/_build/html'
@@ -61,6 +63,23 @@ test-explore: $(VENV)/.installed-test
 test-robust: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PARALLEL) -m 'robust or not robust' tests/robustness $(ARGS)
 
+# The oldest versions that pyproject.toml declares, and the newest there are, in environments of their own.
+OLDEST := $(VENV)-oldest
+NEWEST := $(VENV)-newest
+$(OLDEST)/.installed-oldest: pyproject.toml scripts/oldest.py scripts/venv.sh
+	@pins=$$(mktemp) && $(or $(PYTHON),python3) scripts/oldest.py >"$$pins" && cat "$$pins" && \
+		sh scripts/venv.sh '$(OLDEST)' -c "$$pins" -e '.[test]'; status=$$?; rm -f "$$pins"; exit $$status
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed-oldest
+	$(OLDEST)/bin/erfattr map --model demo --count 4 --output '$(OUTPUT)' --overwrite
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+test-newest:
+	@sh scripts/venv.sh '$(NEWEST)' --upgrade -e '.[test]'
+	$(NEWEST)/bin/erfattr map --model demo --count 4 --output '$(OUTPUT)' --overwrite
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
 venv: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
@@ -87,6 +106,7 @@ hooks: $(VENV)/.installed-dev
 wheel: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 	sh scripts/check_wheel.sh dist/erfattr-*.whl
 
 check: test lint types docs hooks wheel
@@ -96,4 +116,4 @@ clean:
 	find erfattr tests examples benchmarks scripts docs -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf '$(VENV)'
+	rm -rf '$(VENV)' '$(OLDEST)' '$(NEWEST)'

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import erfattr
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import gallery_pages
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for our own two
+import gallery_pages  # noqa: E402
+from linking import write_inventories  # noqa: E402
 
 project = "erfattr"
 author = "The erfattr authors"
@@ -21,18 +23,21 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     # Brings MathJax into the pages, which ask for nothing from outside. Listed by the name of its folder.
     "sphinx-mathjax-offline",
     "sphinx_gallery.gen_gallery",
+    "linking",
 ]
+intersphinx_mapping = write_inventories(HERE / "_build" / "inventories")
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["pages.css"]
+html_css_files = ["pages.css", "glossary.css"]
 html_title = f"erfattr {version}"
 
 # Single backticks in docstrings name Python objects, and are plain code where they name nothing.

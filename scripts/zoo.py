@@ -1058,9 +1058,9 @@ _STATUS = ("right", "refused", "WRONG", "not compared", "not built")
 _INTRODUCTION = """\
 # On every kind of network
 
-Which layer is the last with a feature map, and where its rows, columns and channels lie, is found by
-following the pixels through the network, whatever the network is. Here this is held against maps that are
-computed without this package, on {built} networks with random weights.
+Does the package find the right layer, and the right rows and columns, on a network that it has never seen? It
+follows the pixels through the network. Here its maps are compared with maps that are computed without it, on
+{built} networks with random weights.
 
 {totals}
 """
@@ -1068,20 +1068,22 @@ _METHOD = """\
 ## What was compared
 
 Each network gets {images} images of noise, in float64. Scales and biases that begin at a constant are drawn
-at random, so that no branch is switched off, and batch normalisations are fitted to the images.
-`ERF(network).attribute(images)` gives the map, with all that the package does to be faster. Then:
+at random, so that no branch is switched off. Batch normalisations are fitted to the images.
+`ERF(network).attribute(images)` gives the map, with all that the package does to be faster. Then three things
+are checked:
 
-- **The same map.** A hook of the script's own catches the output of the layer that the package took. It is
-  brought to (N, C, H, W) by what the library says: where timm's `forward_intermediates` gives the same
-  values, in whatever order, its tensor is taken; elsewhere by a rule written down for the network. The
-  gradient of the mean over channels at the unit (H // 2, W // 2) is averaged over colours, rectified and
-  averaged over images. *Difference* is the largest between the two maps, as a part of the largest value; less
-  than {tolerance} is right. A few networks compute in float32 here and there whatever they are given; there
-  {inside} is. Those of more than {largest} million parameters are run in float32; there {single} is.
-- **In its place.** Of the same tensor the unit in the top right corner must look higher up and further to
-  the right than the unit in the bottom left corner. They look at the centroid of their squared gradient, with
-  means over whole maps (of gates) held constant. More images and more sums over channels are taken until the
-  difference is three times its standard error, and larger images where it is not. A grid turned over or
+- **The same map.** A hook of the script's own catches the output of the layer that the package took, and
+  brings it to (N, C, H, W). If timm's `forward_intermediates` gives the same values, in whatever order, its
+  tensor is taken. Otherwise a rule is used that was written down for the network. The gradient of the mean
+  over channels at the unit (H // 2, W // 2) is averaged over colours, rectified and averaged over images.
+  *Difference* is the largest difference of the two maps, as a part of the largest value. Less than
+  {tolerance} is right. Less than {inside} is right for the few networks that compute in float32 here and
+  there, whatever they are given. Networks of more than {largest} million parameters are run in float32:
+  there less than {single} is right.
+- **In its place.** The unit in the top right corner must look higher up and further to the right than the
+  unit in the bottom left corner. A unit looks at the centroid of its squared gradient, with means over
+  whole maps (of gates) held constant. More images and more sums over channels are taken until the
+  difference is three times its standard error, and then larger images. A grid that is turned over or
   transposed would not pass.
 - **Inside the theory.** No pixel outside the layer's theoretical receptive field is in the map.
 
@@ -1091,8 +1093,12 @@ A row is *right* if nothing speaks against it, and *refused* if the package rais
     python scripts/zoo.py --only 'timm/swin*'  # a few of them anew
 
 Last run: {date}, {machine}, one thread for each network, {minutes} minutes of computing in all; {versions}.
-Everything stands in `docs/zoo.json`, the pixel that each unit is centred on and what was done to be
-faster too.
+Everything stands in `docs/zoo.json`, also the pixel that each unit is centred on, and what was done to be
+faster.
+
+In the tables below each row is a network: the image's size, the layer that was taken, the size of its map,
+how its output was read, the difference to the map that was computed without the package, and how that one
+was read. Then come the theoretical receptive field and the seconds that the map took.
 """
 
 
@@ -1181,7 +1187,7 @@ def _totals(
         "compared with the tensor that timm itself gives as (N, C, H, W), the others with a rule",
         "written by hand. The theoretical receptive field is known for",
         f"{len(with_theory)} of the {len(theories)} layers ({exact} of them exactly), and {inside} of these",
-        f"maps lie inside it. The units in two corners look there in {sum(clear)} networks; in "
+        f"maps lie inside it. In {sum(clear)} networks the units in two corners look where they should; in "
         f"{len(clear) - sum(clear)} others their gradients are spread too wide to tell.",
     ]
 

@@ -55,9 +55,16 @@ class Calibration:
             the size of the images.
         method: Name of the method, with what it wraps.
         settings: Arguments of ``attribute`` that change the map, in words.
-        weights_sha256: `erfattr.models.loading.weights_hash` of the model.
+        weights_sha256: Hash of the model's weights.
         period: The model's total stride in pixels, (vertical, horizontal), with which the map repeats;
             ``None`` where it could not be read.
+
+    Example:
+        >>> from captum.attr import Saliency
+        >>> from erfattr import DebiasedAttribution, demo_model, sample_images
+        >>> debiased = DebiasedAttribution.calibrate(Saliency(demo_model()), sample_images(2, size=64))
+        >>> debiased.sensitivity_map.method, debiased.sensitivity_map.period
+        ('Saliency()', (32, 32))
     """
 
     statistics: MapStatistics

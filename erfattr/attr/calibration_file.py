@@ -56,6 +56,18 @@ def load_calibration(path: str | Path) -> Calibration:
 
     Raises:
         ValueError: the file is not there, cannot be read, is damaged, or is no calibration.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from captum.attr import Saliency
+        >>> from erfattr.attr.calibration import calibrate
+        >>> made = calibrate(Saliency(torch.nn.Flatten()), torch.ones(2, 1, 2, 2), target=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_calibration(made, f"{folder}/map.pt")
+        ...     again = load_calibration(f"{folder}/map.pt")
+        >>> again.method, bool((again.statistics.mean == made.statistics.mean).all())
+        ('Saliency()', True)
     """
     saved = read_whole(Path(path), "calibration")
     if not isinstance(saved, dict) or saved.pop("calibration_format", None) != _FORMAT:

@@ -115,8 +115,9 @@ _NOT_GIVEN: Any = object()
 class DebiasedAttribution(Attribution):  # type: ignore[misc]
     r"""Any Captum attribution of images, with the network's own grid divided out.
 
-    Wraps a method as Captum's ``NoiseTunnel`` does: `attribute` passes its arguments on and applies `debias`
-    to what comes back. It can be wrapped in turn, and handed to ``infidelity`` and ``sensitivity_max``.
+    Wraps a method as Captum's ``NoiseTunnel`` does: ``attribute`` passes its arguments on and applies
+    `debias` to what comes back. It can be wrapped in turn, and handed to ``infidelity`` and
+    ``sensitivity_max``.
 
     The best map is the method's own: `calibrate` makes it. A `DeadPixelMap` serves plain gradients.
 
@@ -226,7 +227,7 @@ class DebiasedAttribution(Attribution):  # type: ignore[misc]
             epsilon: Smallest divisor.
             preserve_total: Keep each image's sum of absolute attributions.
             interpolate_mode: How a layer's attributions are brought to the input's size.
-            **settings: Further arguments of the method's ``attribute``, such as ``n_steps=16``. `attribute`
+            **settings: Further arguments of the method's ``attribute``, such as ``n_steps=16``. ``attribute``
                 must be called with the same.
 
         Returns:

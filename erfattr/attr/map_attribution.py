@@ -1,4 +1,4 @@
-"""What `ERF` and `DeadPixelMap` share: Captum's `attribute` for one map over many images, and its options."""
+"""What `ERF` and `DeadPixelMap` share: Captum's ``attribute`` for a map over many images, its options."""
 
 from __future__ import annotations
 

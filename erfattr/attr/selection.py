@@ -17,7 +17,7 @@ _OBVIOUS = ("out", "logits")
 
 
 def check_select(select: Any) -> None:
-    """Raise ``TypeError`` unless ``select`` is one of the kinds of `Select`."""
+    """Raise ``TypeError`` unless ``select`` is one of the kinds of ``Select``."""
     if not (select is None or type(select) in (int, str) or callable(select)):
         raise TypeError(f"select: expected an index, a key, a callable or None, got {describe(select)}")
 

@@ -271,8 +271,8 @@ class SensitivityMaps:
     ) -> list[Tensor]:
         """Return the maps of every image instead of their mean.
 
-        Arguments and errors are those of `attribute`, but for the map that is zero everywhere: one image may
-        well have one. Several processes share nothing here.
+        Arguments and errors are those of ``attribute``, except for a map that is zero everywhere: one image
+        may well have one. Several processes share nothing here.
 
         Returns:
             For each source (N, H, W) in the model's dtype, on the CPU.

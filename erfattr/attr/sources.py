@@ -58,7 +58,7 @@ class Source(ABC):
 
     @property
     def reading(self) -> Hashable:
-        """How the layer's output is read: what is found of a layout holds for sources that read alike."""
+        """How the layer's output is read; what is found of a layout holds for sources that read alike."""
         return self.wants_layout
 
     def check(self, model: Callable[..., Any]) -> None:  # noqa: B027  (most kinds have nothing to refuse)
@@ -102,6 +102,13 @@ class FeatureUnit(Source):
         channel: ``None``: the mean over channels, F of eq. 1; an index from 0: that channel alone.
         select: Of a layer that gives several tensors the index, key or attribute of one, or a callable that
             returns it; ``None``: the only one.
+
+    Example:
+        >>> from erfattr import FeatureUnit, SensitivityMaps, demo_model, sample_images
+        >>> corners = [FeatureUnit("layer3", (1, 1)), FeatureUnit("layer3", (2, 2))]
+        >>> maps = SensitivityMaps(demo_model(), corners).attribute(sample_images(2, size=64))
+        >>> len(maps), maps[0].mean.shape
+        (2, torch.Size([64, 64]))
     """
 
     layer: nn.Module | str | None = None
@@ -203,6 +210,12 @@ class ModelOutput(Source):
             nearly cancels in a trained classifier; ``None``: ``"predicted"``.
         select: Of a network that gives several tensors the index, key or attribute of one, or a callable that
             returns it; ``None``: the only one, or that under ``"out"`` or ``"logits"``.
+
+    Example:
+        >>> from erfattr import FeatureUnit, ModelOutput, SensitivityMaps, demo_model, sample_images
+        >>> both = SensitivityMaps(demo_model(), [FeatureUnit("layer4"), ModelOutput("predicted")])
+        >>> [statistics.mean.shape for statistics in both.attribute(sample_images(2, size=64))]
+        [torch.Size([64, 64]), torch.Size([64, 64])]
     """
 
     target: OutputTarget = None

@@ -15,7 +15,7 @@ WORDS = ("predicted", "label", "mean")
 
 
 def check_target(target: Any) -> None:
-    """Raise ``ValueError`` unless ``target`` is one of the kinds of `OutputTarget`."""
+    """Raise ``ValueError`` unless ``target`` is one of the kinds of ``OutputTarget``."""
     whole = isinstance(target, tuple) and target and all(map(is_int, target))
     words = isinstance(target, str) and target in WORDS
     if not (target is None or is_int(target) or whole or words):

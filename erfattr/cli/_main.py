@@ -195,6 +195,8 @@ def _run(options: argparse.Namespace) -> int:
         warnings.showwarning = lambda message, *_, **__: say(
             f"erfattr {options.command}: warning: {meaningful(message)}"
         )
+        # What lmfit before 1.3 makes of a parameter that is held: nothing that a user could act on.
+        warnings.filterwarnings("ignore", message="Using UFloat objects with std_dev==0")
         if getattr(options, "device", None) == "auto":
             options.device = _best_device(quiet=options.quiet)
         if getattr(options, "batch_size", 1) is None:

@@ -35,6 +35,12 @@ class RemedyForecast:
         flops: Floating-point operations of convolutions and matrix products for one image.
         parameters: Of the changed model.
         same_outputs: Whether it gives the outputs of the original until it is trained.
+
+    Example:
+        >>> from erfattr import demo_model, forecast_remedies
+        >>> found = {each.remedy: each for each in forecast_remedies(demo_model(), "layer4")}
+        >>> found["kernel padding"].contrast < found["original"].contrast
+        True
     """
 
     remedy: str
@@ -64,7 +70,7 @@ REMEDIES: dict[str, _Change] = {
     "BlurPool": blur_downsampling,
     "average shortcuts": average_shortcuts,
 }
-"""The remedies by name: each takes a model and ``skip``, and returns a changed copy and the changes."""
+"""The remedies by name; each takes a model and ``skip``, and returns a changed copy and the changes."""
 
 _SINGLE = tuple(name for name in REMEDIES if " and " not in name)
 

@@ -21,6 +21,12 @@ class GridSource:
         without: Contrast of the forecast with this layer's pattern smoothed away.
         alone: Contrast with those of all other strided layers smoothed away.
         share: 1 - (``without`` / contrast)^2: how much of the profile's variance goes with it.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2), nn.Conv2d(1, 1, 2, stride=2))
+        >>> found = grid_sources(model, "output", weights="expected", input_size=64, in_channels=1)
+        >>> [(source.layer, source.share > 0.9) for source in found.sources]
+        [('0', True), ('1', False)]
     """
 
     layer: str
@@ -41,6 +47,12 @@ class GridSources:
         sources: One entry for each strided layer on the way, in order.
         left: Contrast with the patterns of all of them smoothed away: slices and patches that no
             convolution or pool made, the border, and the curvature of the envelope.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2), nn.Conv2d(1, 1, 2, stride=2))
+        >>> found = grid_sources(model, "output", weights="expected", input_size=64, in_channels=1)
+        >>> found.layer, found.period, found.left < found.contrast
+        ('output', (4, 4), True)
     """
 
     layer: str
@@ -52,7 +64,7 @@ class GridSources:
 
     @property
     def remainder(self) -> float:
-        """What the shares do not add up to: 1 less their sum.
+        """What the shares do not add up to, 1 less their sum.
 
         Negative where patterns agree, and each is needed for what they make together; positive where they
         fill each other's gaps, or where ``left`` is large.

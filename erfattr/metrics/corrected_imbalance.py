@@ -52,6 +52,14 @@ class Estimate(Shown):
         n_images: Number of images.
         order: 1 for eq. 4, 2 for eq. 5.
         normalize: ``"mean"`` or ``"none"``, as in `imbalance_index`.
+
+    Example:
+        >>> from erfattr import DeadPixelMap, corrected_imbalance, demo_model, sample_images
+        >>> images = sample_images(16, size=64).split(1)
+        >>> _, statistics = DeadPixelMap(demo_model()).attribute(images, return_statistics=True)
+        >>> estimate = corrected_imbalance(statistics)
+        >>> estimate.value < estimate.uncorrected, estimate.n_images
+        (True, 16)
     """
 
     value: float
@@ -90,6 +98,14 @@ class Comparison(Shown):
         standard_error: One standard deviation of the difference.
         first: The first estimate.
         second: The second estimate.
+
+    Example:
+        >>> from erfattr import DeadPixelMap, compare_imbalance, demo_model, sample_images
+        >>> model, images = demo_model(), sample_images(16, size=64).split(1)
+        >>> _, of_demo = DeadPixelMap(model).attribute(images, return_statistics=True)
+        >>> comparison = compare_imbalance(of_demo, of_demo, paired=True)
+        >>> comparison.difference, comparison.first == comparison.second
+        (0.0, True)
     """
 
     difference: float
@@ -102,7 +118,7 @@ class Comparison(Shown):
 
     @property
     def sentence(self) -> str:
-        """What a reader may conclude: ``"smaller by 0.031 +- 0.004 (0.051 against 0.082)"``."""
+        """What a reader may conclude, such as ``"smaller by 0.031 +- 0.004 (0.051 against 0.082)"``."""
         size, error = _rounded(abs(self.difference), self.standard_error)
         digits = len(error.partition(".")[2])
         style = f".{digits}f" if self.standard_error > 0 else ".3g"

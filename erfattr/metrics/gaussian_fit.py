@@ -73,6 +73,14 @@ class GaussianFit(Shown):
         standard_errors: of each of the above parameters.
         shape: (H, W) of the map.
         n_pixels: number of fitted pixels, H * W.
+
+    Example:
+        >>> import torch
+        >>> from erfattr import fit_gaussian
+        >>> y, x = torch.arange(64.0)[:, None], torch.arange(64.0)
+        >>> fit = fit_gaussian(torch.exp(-((y - 30) ** 2) / (2 * 4**2) - (x - 33) ** 2 / (2 * 6**2)))
+        >>> [round(value, 3) for value in (*fit.center, fit.sigma_y, fit.sigma_x, fit.r_squared)]
+        [30.0, 33.0, 4.0, 6.0, 1.0]
     """
 
     amplitude: float

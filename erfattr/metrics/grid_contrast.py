@@ -23,6 +23,13 @@ class GridContrast(Shown):
         contrast: `phase_contrast` of it: grid and noise together.
         noise_floor: What noise alone gives: root mean square of the contrasts of the scattered maps.
         noise_high: The contrast that 19 of 20 scattered maps stay below.
+
+    Example:
+        >>> import torch
+        >>> from erfattr import grid_contrast
+        >>> found = grid_contrast(torch.tensor([[1.0, 2.0], [2.0, 4.0]]).repeat(32, 32), period=2)
+        >>> found.contrast > found.noise_high  # there is a grid
+        True
     """
 
     profile: Tensor
@@ -35,7 +42,7 @@ class GridContrast(Shown):
 
     @property
     def is_told(self) -> bool:
-        """Whether a grid is told from noise: 19 of 20 scattered maps have less contrast."""
+        """Whether a grid is told from noise, which is so if 19 of 20 scattered maps have less contrast."""
         return self.contrast > self.noise_high
 
     @property

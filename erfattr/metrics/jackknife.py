@@ -27,7 +27,7 @@ class SignedRoot(NamedTuple):
     """The root of a square that was estimated, with the square's sign.
 
     Attributes:
-        value: sign(square) * sqrt(|square|).
+        value: ``sign(square) * sqrt(abs(square))``.
         standard_error: One standard deviation of ``value``.
         influence: Each group's part in the standard error, (G,): the root of their sum of squares is the
             error.

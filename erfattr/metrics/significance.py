@@ -27,6 +27,14 @@ class PhaseEstimate(Shown):
             told from noise.
         contrast_standard_error: One standard deviation of ``corrected_contrast``.
         n_images: Number of images.
+
+    Example:
+        >>> from erfattr import DeadPixelMap, demo_model, estimate_phase_profile, sample_images
+        >>> images = sample_images(16, size=64).split(1)
+        >>> _, statistics = DeadPixelMap(demo_model()).attribute(images, return_statistics=True)
+        >>> estimate = estimate_phase_profile(statistics, period=8)
+        >>> estimate.profile.shape, estimate.corrected_contrast < estimate.contrast
+        (torch.Size([8, 8]), True)
     """
 
     profile: Tensor

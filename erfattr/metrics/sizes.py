@@ -44,6 +44,15 @@ class SizeScores:
         radii: radii in pixels.
         radial_mass: shares of the mass within these radii.
         replknet_area_ratio: about the image centre and not scale-free; for published tables only.
+
+    Example:
+        >>> import torch
+        >>> from erfattr import size_scores
+        >>> spot = torch.zeros(65, 65)
+        >>> spot[30:35, 30:35] = 1  # 5 x 5 pixels about (32, 32)
+        >>> scores = size_scores(spot, (32, 32))
+        >>> scores.centroid, scores.fractions[-1], round(scores.mass_squares[-1])
+        ((32.0, 32.0), 0.99, 5)
     """
 
     center: tuple[float, float]

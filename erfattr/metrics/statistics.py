@@ -32,6 +32,13 @@ class MapSource:
         input_size: (H, W) of the images.
         layout: Where rows, columns and channels of the layer's output lie and how that is known, in words;
             of an output of several tensors also which one was taken.
+
+    Example:
+        >>> from erfattr import ERF, demo_model, sample_images
+        >>> erf = ERF(demo_model(), "layer3")
+        >>> _, statistics = erf.attribute(sample_images(2, size=64), return_statistics=True)
+        >>> statistics.source.layer, statistics.source.unit, statistics.source.center
+        ('layer3', (2, 2), (32.0, 32.0))
     """
 
     layer: str
@@ -58,6 +65,13 @@ class MapStatistics(Shown):
         group_sizes: Number of images of each group.
         source: What the map is the sensitivity of; ``None`` where the maps came from elsewhere.
         computed: What was done to compute faster (see `Execution`), in words; empty for the model as it is.
+
+    Example:
+        >>> from erfattr import ERF, demo_model, sample_images
+        >>> erf = ERF(demo_model(), "layer3")
+        >>> R, statistics = erf.attribute(sample_images(4, size=64), return_statistics=True)
+        >>> bool((R == statistics.mean).all()), statistics.n_images, statistics.group_means.shape
+        (True, 4, torch.Size([4, 64, 64]))
     """
 
     mean: Tensor

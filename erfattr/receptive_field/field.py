@@ -45,13 +45,19 @@ class ReceptiveField(Shown):
             :meth:`touched` shows, or the operators could not be understood.
             ``"whole image"``: every unit depends on all that the map depends on (along one axis at least; the
             note says which).
-            ``"position-dependent"``: units differ by more than their place; ``size`` is that of the centre
+            ``"position-dependent"``: the size is not the same for every unit; ``size`` is that of the centre
             unit, ask :meth:`bounds` for others.
             ``"lower bound"``: values choose what is read (a comparison, a sort, a sampled flow), so a probe
             with NaN sees a part of it at least; the note names the operator.
         method: ``"operators"`` or ``"nan probe"`` (see `erfattr.receptive_field.nan_probe.nan_probe`).
         unknown_operators: Names of the operators on the way that were not understood.
         note: The rest, in words; may be empty.
+
+    Example:
+        >>> from erfattr import demo_model, theoretical_receptive_field
+        >>> field = theoretical_receptive_field(demo_model(), "layer2")
+        >>> field.size, field.stride, field.center((3, 3)), field.status
+        ((99, 99), (8, 8), (24.0, 24.0), 'exact')
     """
 
     layer: str
@@ -169,7 +175,14 @@ class ReceptiveField(Shown):
 
 
 class ReceptiveFields(Shown, dict[str, ReceptiveField]):
-    """The receptive fields of a network's layers by dotted name, in the order the layers finish: a dict."""
+    """The receptive fields of a network's layers by dotted name, in the order the layers finish: a dict.
+
+    Example:
+        >>> from erfattr import demo_model, receptive_fields
+        >>> fields = receptive_fields(demo_model())
+        >>> [fields[f"layer{k}"].size[0] for k in (1, 2, 3, 4)]
+        [43, 99, 211, 435]
+    """
 
     def _in_words(self) -> str:
         if not self:

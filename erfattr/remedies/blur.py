@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, overload
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ def binomial(size: int, stride: tuple[int, int]) -> Tensor:
     return torch.outer(rows, columns)
 
 
+# One step in a traced graph: PyTorch 2.4 cannot trace a convolution whose groups are read off a shape.
+@torch.fx.wrap
 def blurred(maps: Tensor, taps: Tensor, stride: tuple[int, int]) -> Tensor:
     """Blur every channel with ``taps`` and step.
 

@@ -35,6 +35,13 @@ class LayerChange:
         before: What it was, in words.
         after: What it is in the copy; ``None`` where it was left as it was.
         note: Why it was left, or what the change does to the outputs.
+
+    Example:
+        >>> from torch import nn
+        >>> from erfattr import pad_kernels
+        >>> _, changes = pad_kernels(nn.Conv2d(3, 8, 7, stride=2, padding=3), return_changes=True)
+        >>> changes.layers[0].before, changes.layers[0].after
+        ('7x7 convolution, stride 2', '8x8 convolution, stride 2')
     """
 
     layer: str
@@ -49,6 +56,12 @@ class ModelChanges:
 
     Attributes:
         layers: One entry for each of them; a layer that stands in several places goes by its first name.
+
+    Example:
+        >>> from erfattr import demo_model, pad_kernels
+        >>> _, changes = pad_kernels(demo_model(), return_changes=True)
+        >>> [change.layer for change in changes.layers][:3]
+        ['conv1', 'maxpool', 'layer2.0.conv1']
     """
 
     layers: tuple[LayerChange, ...]

@@ -269,5 +269,5 @@ def _draw_change(axes: Sequence[Axes], change: GridChange | None) -> None:
     bars.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _short(words: str, longest: int = 24) -> str:
+def _short(words: str, longest: int = 23) -> str:
     return words if len(words) <= longest else words[: longest - 1] + "…"

@@ -8,7 +8,7 @@ from erfattr.metrics.gaussian_fit import GaussianFit
 from erfattr.report.map_report import WANTED, MapReport
 
 WEAK_GRID, STRONG_GRID = 0.05, 0.15
-"""Phase contrasts, as shares of the mean: below the first a grid is weak, above the second strong."""
+"""Phase contrasts, as shares of the mean; below the first a grid is weak, above the second strong."""
 
 Grid = Literal["none", "not told", "weak", "there", "strong"]
 _GRIDS: dict[Grid, str] = {

@@ -37,6 +37,14 @@ class PixelAttackReport:
         probability_after: The same of the image that came back.
         predicted_before: Class with the largest output before, int64 (N,).
         predicted_after: The same of the image that came back.
+
+    Example:
+        >>> from erfattr import RandomPixelAttack, demo_model, sample_images
+        >>> model, images = demo_model(), sample_images(2, size=32)
+        >>> attack = RandomPixelAttack(model, -3.0, 3.0, max_candidates=5)
+        >>> _, report = attack.perturb(images, target=model(images).argmax(1), return_report=True)
+        >>> report.success.shape, report.positions.shape
+        (torch.Size([2]), torch.Size([2, 1, 2]))
     """
 
     success: Tensor

@@ -54,6 +54,13 @@ class Tiling(Shown):
             and whole image, relative to the largest value of the output.
         layer: The layer that is tiled, ``""`` for the output.
         select: Which of several tensors of it.
+
+    Example:
+        >>> from torch import nn
+        >>> from erfattr import suggest_tiling
+        >>> tiling = suggest_tiling(nn.Conv2d(1, 1, 5, padding=2), 64, in_channels=1)
+        >>> tiling.halo, tiling.alignment, tiling.exact
+        ((2, 2), (1, 1), True)
     """
 
     halo: tuple[int, int]

@@ -22,6 +22,16 @@ class TilingError(NamedTuple):
     Attributes:
         largest: Largest difference, relative to the largest value of the output.
         rms: Root mean square of the difference, relative to that of the output.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from erfattr import suggest_tiling
+        >>> model = nn.Conv2d(1, 1, 5, padding=2).double()
+        >>> tiling = suggest_tiling(model, 64, in_channels=1)
+        >>> error = tiling_error(model, torch.rand(1, 1, 64, 64).double(), tiling)
+        >>> max(error.largest, error.rms) < 1e-14
+        True
     """
 
     largest: float

@@ -267,7 +267,7 @@ def compare_training(
     Raises:
         TypeError: an argument is of the wrong type.
         ValueError: fewer than two variants or seeds, or one twice; an unknown variant (the nearest names are
-            suggested); or as `train` and `measure_pixel_use`.
+            suggested); or as `erfattr.training.runs.train` and `measure_pixel_use`.
         ImportError: Lightning is not installed.
         OSError: the folder cannot be written to.
     """

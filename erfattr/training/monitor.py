@@ -31,6 +31,12 @@ class PixelWatch:
     Attributes:
         output: The dead-pixel map of the output, measured.
         unit: The effective receptive field of the last layer's middle unit, measured.
+
+    Example:
+        >>> from erfattr import demo_model, sample_images, watch_pixels
+        >>> watch = watch_pixels(demo_model(), sample_images(16, size=64))
+        >>> watch.output.source.layer, watch.unit.source.layer
+        ('output', 'layer4')
     """
 
     output: MapReport

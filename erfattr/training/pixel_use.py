@@ -62,7 +62,7 @@ class PixelUse:
 
     @property
     def offset(self) -> tuple[float, float]:
-        """Centroid minus image centre, (y, x) in pixels: negative where the unit looks too far up or left."""
+        """Centroid minus image centre, (y, x) in pixels; negative where the unit looks too far up or left."""
         return self.centroid[0] - self.image_center[0], self.centroid[1] - self.image_center[1]
 
 

@@ -1,6 +1,6 @@
 """What a network learns from images: a task prepares the data, judges the runs, and words what came of them.
 
-A new task is one class and its place in `TASKS`; recipes refer to it by its name. Importing this module
+A new task is one class and its place in ``TASKS``; recipes refer to it by its name. Importing this module
 imports no torch: the command line lists the recipes with their tasks in its help.
 """
 

@@ -71,7 +71,7 @@ def test_who_says_nothing_is_not_asked() -> None:
     assert layout_by_contract(nn.LayerNorm(8), (1, 4, 4, 8)) is None
 
 
-@torch.library.custom_op("erfattr_tests::opaque", mutates_args=())
+@torch.library.custom_op("erfattr_tests::opaque", mutates_args=(), schema="(Tensor value) -> Tensor")
 def opaque(value: Tensor) -> Tensor:
     """An operator that nobody has heard of."""
     return value.clone()

@@ -233,7 +233,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], str, str, Ca
     ),
     "transformers Segformer": (
         lambda: _hugging_face(
-            "Segformer", depths=[1] * 4, hidden_sizes=[8, 10, 16, 24], decoder_hidden_size=8
+            "Segformer",
+            depths=[1] * 4,
+            hidden_sizes=[8, 10, 16, 24],
+            num_attention_heads=[1, 2, 4, 8],
+            decoder_hidden_size=8,
         ),
         *((64, 96), "decode_head", "(N, C, H, W)", _as_it_is),
     ),

@@ -33,7 +33,9 @@ def test_status(
 def test_what_cannot_be_measured_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["map", "--size", "64", "--count", "1", "--layers", "output", "-q", "-o", str(tmp_path)]
     assert main([*words, "--fail-if", "L1 > 0.2"]) == 2
-    assert capsys.readouterr().err == "erfattr map: error: --fail-if: L1 of output could not be measured\n"
+    # Older libraries may be warned of before it.
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "erfattr map: error: --fail-if: L1 of output could not be measured"
     assert (tmp_path / "result.json").exists()
 
 

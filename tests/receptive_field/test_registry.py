@@ -62,7 +62,7 @@ def test_a_new_rule_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_operators_of_other_libraries_have_no_rule_by_name() -> None:
-    @torch.library.custom_op("erfattr_registry_tests::sort", mutates_args=())
+    @torch.library.custom_op("erfattr_registry_tests::sort", mutates_args=(), schema="(Tensor x) -> Tensor")
     def sort(x: Tensor) -> Tensor:
         return x.sort().values
 

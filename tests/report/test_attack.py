@@ -40,14 +40,14 @@ def test_sheet_circles_the_pixels_and_says_both_labels_successes_first() -> None
     assert titles == ["cat, 0.75\nnow dog, 0.50", "cat, 0.75\nwithstood, 0.50", "cat, 0.75\nnot attacked"]
     circles = [[patch.center for patch in ax.patches if isinstance(patch, Circle)] for ax in figure.axes]
     assert circles == [[(5, 2), (0, 7)], [(5, 2), (0, 7)], []]
-    assert figure.get_suptitle() == "a heading"
+    assert figure.texts[0].get_text() == "a heading"
     assert np.array_equal(figure.axes[0].images[0].get_array(), PIXELS.permute(1, 2, 0))
 
 
 def test_sheet_of_many_says_how_many_it_shows() -> None:
     figure = draw_attacks([replace(FAILED, name=str(index)) for index in range(41)] + [ONE])
     assert len([ax for ax in figure.axes if ax.images]) == 40
-    assert "40 of 42 images" in figure.get_suptitle()
+    assert "40 of 42 images" in figure.texts[0].get_text()
     assert figure.axes[0].get_title().endswith("now dog, 0.50")
 
 

@@ -33,8 +33,8 @@ def test_map_without_a_gaussian_is_drawn_all_the_same() -> None:
 
 def test_figures_show_the_maps(reports: list[MapReport]) -> None:
     row = draw_maps(reports, "resnet18 (random initialisation, seed 5)")
-    assert row.get_suptitle() == "resnet18 (random initialisation, seed 5)"
-    assert draw_map(reports[0], "demo").get_suptitle() == "demo"
+    assert row.texts[0].get_text() == "resnet18 (random initialisation, seed 5)"
+    assert draw_map(reports[0], "demo").texts[0].get_text() == "demo"
     shown = [axes.images[0].get_array() for axes in row.axes if axes.images and axes.get_title()]
     assert len(shown) == 2
     for drawn, report in zip(shown, reports, strict=True):

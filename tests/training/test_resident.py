@@ -90,7 +90,9 @@ def test_parts_are_distributed_as_torchvision_draws_them(height: int, width: int
     box = draw_changes(sizes, Augmentation(resized_crop=32), torch.Generator().manual_seed(1)).box
     theirs = v2.RandomResizedCrop(32, antialias=True)
     image = torch.zeros(3, height, width, dtype=torch.uint8)
-    drawn = [theirs.make_params([image]) for _ in range(2000)]
+    # Before torchvision 0.21 it went by a private name.
+    draw = theirs.make_params if hasattr(theirs, "make_params") else theirs._get_params
+    drawn = [draw([image]) for _ in range(2000)]
     for index, name in enumerate(("top", "left", "height", "width")):
         result = kstest(box[:, index].numpy(), [float(one[name]) for one in drawn])
         assert result.pvalue > 0.01, name

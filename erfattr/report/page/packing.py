@@ -13,9 +13,9 @@ from torch import Tensor
 from erfattr._checks import as_map, check_not_negative
 
 MAP_STEP = 0.002
-"""Step of a map's values, in natural logarithms: no value is off by more than 0.1 %."""
+"""Step of a map's values, in natural logarithms; no value is off by more than 0.1 %."""
 ERROR_STEP = 0.05
-"""Step of a standard error's: no value is off by more than 2.5 %."""
+"""Step of a standard error's; no value is off by more than 2.5 %."""
 _LARGEST = 65_535
 
 
