@@ -58,7 +58,7 @@ def _status(kinds: tuple[str, str], unit: Unit, *, understood: bool) -> tuple[st
     if status == "whole image" and kinds[0] != kinds[1]:
         return status, [f"whole image along {'rows' if kinds[0] == status else 'columns'} only"]
     if status == "position-dependent":
-        return status, [f"units differ by more than their place; size is that of unit {unit}"]
+        return status, [f"units see different windows, not one that moves; size is that of unit {unit}"]
     return status, []
 
 
