@@ -204,6 +204,10 @@ class BySize(nn.Module):
         self.last = nn.Identity()
         self.place = nn.Parameter(torch.linspace(-1, 1, 128)[None, None, :, None].repeat(1, 1, 1, 128))
         self.kind = kind
+        self.other = nn.Conv2d(1, 2, 3, padding=1)
+        self.scales = nn.Parameter(torch.tensor([1.0, 3.0]))
+        # Neither parameters nor buffers: nobody knows them by a name.
+        self.small, self.large = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0]], [[5.0]]])
 
     def forward(self, image: Tensor) -> Tensor:
         value, rows = self.conv(image), image.shape[2]
@@ -215,17 +219,26 @@ class BySize(nn.Module):
             value = torch.tanh(value + self.place[:, :, :rows, : image.shape[3]])
         elif self.kind == "share":
             value = value / rows
-        elif self.kind == "fails" and rows < 100:
-            raise RuntimeError("small")
-        return self.last(value)
+        elif self.kind == "weights":
+            value = (self.other if rows > 100 else self.conv)(image)
+        elif self.kind == "entry":
+            value = value * self.scales[int(rows > 100)]
+        elif self.kind == "constant":
+            value = value * (self.large if rows > 100 else self.small)
+        value = self.last(value)
+        if self.kind == "fails" and rows < 100:
+            raise AssertionError("small")  # behind the layer that is wanted, as timm's networks do
+        return value
 
 
-@pytest.mark.parametrize("kind", ["operator", "number", "place", "share", "fails", "nothing"])
+@pytest.mark.parametrize(
+    "kind", ["operator", "number", "weights", "entry", "constant", "place", "share", "fails", "nothing"]
+)
 def test_what_the_size_of_an_image_changes_is_not_missed(kind: str) -> None:
     torch.manual_seed(0)
     model, images = BySize(kind).double(), torch.rand(5, 1, 128, 128)
     expected = ERF(model, "last", rectify="abs", execution=Execution.plain()).attribute(images)
-    with large_from(128 * 128), sizes_run(model.conv) as seen:
+    with large_from(128 * 128), sizes_run(model) as seen:
         result = ERF(model, "last", rectify="abs").attribute(images)
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=0)
     assert ((128, 128) in seen) == (kind != "nothing")

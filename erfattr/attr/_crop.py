@@ -91,8 +91,9 @@ def around(
     """Return a larger crop around a cone of `find_cone`, of another size and beginning elsewhere.
 
     What the units compute on both is the same only where neither position nor size of a crop matters, so
-    the two stand for the whole image where that is too large to be run. An operator, or a number that it is
-    given, that changes with the size of the image would not show in them: the traces say.
+    the two stand for the whole image where that is too large to be run. What changes with the size of the
+    image, but not between two crops (another operator, other weights, another number), does not show in them:
+    there the traces say that it does not change.
 
     Returns:
         The crop; ``None`` where it is no smaller than the image, or where sameness is not proven.

@@ -117,7 +117,7 @@ def resolved_on_part(
     try:
         part = image._replace(images=wide.of(image.images))
         plan, layers = resolved(model, moved, rectify, part, None)
-    except (RuntimeError, ValueError):  # a later layer needs the whole image's size, or the whole refuses too
+    except Exception:  # whatever a later layer raises at another size; the whole image will tell
         return None
     of_whole = [
         replace(

@@ -216,7 +216,7 @@ def begin_run(
         return begun()
     except torch.cuda.OutOfMemoryError as error:
         # Whole batches are run in parts; this was one image, or as few as are not parted.
-        few = total is not None and total < _WORTH_PREPARING  # may have run together
+        few = _are_few(total, batch.images)
         first = batch.images if batch.extra or few else batch.images[:1]
         raise ValueError(too_large(first, batch.extra)) from error
     except RuntimeError as error:
@@ -241,6 +241,12 @@ def begin_run(
         )
         run = replace(start.run, placement=replace(start.run.placement, described=described))
         return start._replace(run=run)
+
+
+def _are_few(total: int | None, images: Tensor) -> bool:
+    """Whether all images together cost less than preparing a run."""
+    size = (images.shape[2], images.shape[3])
+    return total is not None and total < _WORTH_PREPARING and not is_large(size)
 
 
 def _refuse_same(described: Sequence[MapSource]) -> None:
@@ -272,7 +278,7 @@ def _begun(
     _, channels, height, width = batch.images.shape
     shape = (channels, height, width)
     changed = execution.precision is not None or execution.compile
-    few = total is not None and total < _WORTH_PREPARING and not changed and not is_large((height, width))
+    few = _are_few(total, batch.images) and not changed
     plain = Run(_NOTHING, Placement((), shape, None, ()), device, dtype, False)
     if few or not isinstance(model, nn.Module):
         first = first_of_few(model, sources, rectify, plain.moved(batch), last_map)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from erfattr._model import (
     attributes_kept,
@@ -24,6 +23,7 @@ from erfattr._model import (
     untouched,
     watchable,
 )
+from erfattr.receptive_field._calls import Calls, Noted
 from erfattr.receptive_field._fields import FieldReader, LayerOutput
 from erfattr.receptive_field._folds import Readers
 from erfattr.receptive_field._passes import (
@@ -148,15 +148,14 @@ class Trace:
             the last of those asked for.
         folds: Names of a convolution and of the batch normalisation that alone reads its output, where both
             run once and nothing else uses their weights: the second can be folded into the first.
-        operators: What ran up to the last of the layers asked for: the operators' names, and the
-            floating-point numbers that they were given.
+        operators: What ran up to the last of the layers asked for, as `Calls` notes it.
     """
 
     fields: dict[str, ReceptiveField]
     problems: dict[str, str]
     strides: tuple[tuple[int, int], ...]
     folds: tuple[tuple[str, str], ...]
-    operators: tuple[tuple[str, tuple[float, ...]], ...]
+    operators: tuple[Noted, ...]
 
 
 def trace_layers(
@@ -232,7 +231,7 @@ class _Walk:
     error: Exception | None
     stopped_at: str
     folds: tuple[tuple[str, str], ...]
-    operators: list[tuple[str, tuple[float, ...]]]
+    operators: list[Noted]
     ran_until: dict[str, int]
 
 
@@ -247,15 +246,15 @@ def _walk(
     """Run the model without data and note what ``layers`` give; end where ``stop_after`` is reached."""
     finished: dict[str, LayerOutput] = {}
     places = PlaceTracker()
-    operators: list[tuple[str, tuple[float, ...]]] = []
     ran_until: dict[str, int] = {}
 
     def watch(operator: str, bound: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
         if readers is not None:
             readers.read(operator, bound, tensors)
-        operators.append((operator, tuple(x for x in tree_leaves(list(bound.values())) if type(x) is float)))
+            calls.note(operator, bound, tensors)
 
     tracing = Tracing(watch, places)
+    calls = Calls(model, lambda tensor: tracing[tensor] is not None)
     image = torch.empty(1, in_channels, *size, device="meta", dtype=device_and_dtype(model)[1])
     tracing[image] = source(image.shape)
     places[image] = of_images(image.shape)
@@ -268,7 +267,7 @@ def _walk(
         tensor = only_tensor(output)
         # Of a layer that runs several times the last run counts, and its place in the order too.
         finished.pop(name, None)
-        ran_until[name] = len(operators)
+        ran_until[name] = len(calls.noted)
         finished[name] = (
             LayerOutput(None, None)
             if tensor is None
@@ -294,7 +293,7 @@ def _walk(
         if readers is not None and error is None:
             folds = readers.folds()
         del result
-    return _Walk(finished, error, tracing.last, folds, operators, ran_until)
+    return _Walk(finished, error, tracing.last, folds, calls.noted, ran_until)
 
 
 def _traced_or_probed(
