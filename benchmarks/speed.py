@@ -47,14 +47,18 @@ from erfattr import (
     ImageLoader,
     ModelOutput,
     SensitivityMaps,
+    corrected_imbalance,
     sample_images,
 )
 from erfattr._files import write_json
+from erfattr.attr import _resolving
 from erfattr.execution import prepared
+from erfattr.metrics.statistics import StreamingStatistics
 from erfattr.receptive_field.trace import trace_layers
 
 OPENERF_ROWS = ("layer4", "layer2", "layer1", "files")
 ROWS = (*OPENERF_ROWS, "loop", "large", "captum", "floor", "three maps", "processes", "memory", "few images")
+ROWS += ("large memory", "index")
 TARGETS = {"layer4": 1.5, "layer2": 7, "layer1": 40, "large": 4, "floor": 0.9, "three maps": 1.3}
 
 
@@ -225,10 +229,11 @@ def few_images(
     }
 
 
-def peak_memory(images: int, model: str) -> float:
+def peak_memory(images: int, model: str, large: str | None = None) -> float:
     """Return the peak resident memory, in MB, of a process that maps so many images."""
+    words = [] if large is None else ["--memory-large", large]
     shown = subprocess.run(
-        [sys.executable, __file__, "--memory-of", str(images), "--model", model],
+        [sys.executable, __file__, "--memory-of", str(images), "--model", model, *words],
         check=True,
         capture_output=True,
         text=True,
@@ -349,12 +354,35 @@ def scaling(rounds: int, few: int = 32, many: int = 256) -> dict[str, object]:
     return {"row": "processes", "images": many, "ratio_an_image": ratios, "ratio_whole": whole}
 
 
-def run_for_memory(images: int, name: str) -> None:
-    """Map random images, drawn as they are needed, and print the peak resident memory in MB."""
+def seconds_of_index(side: int) -> dict[str, object]:
+    """Measure the corrected index of a noisy map of 16 groups; print its seconds."""
+    torch.manual_seed(0)
+    stream = StreamingStatistics(groups=16)
+    pattern = (1 + 0.2 * torch.rand(32, 32)).repeat(side // 32, side // 32)
+    for _ in range(32):
+        stream.update((pattern * torch.rand(side, side).mul(2)).double()[None])
+    found = stream.result()
+    seconds = {f"L{order}": timed(lambda o=order: corrected_imbalance(found, o), "cpu") for order in (1, 2)}
+    print(f"index       {side} x {side}: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
+    return {"row": "index", "side": side, **seconds}
+
+
+def run_for_memory(images: int, name: str, large: str | None) -> None:
+    """Map random images, drawn as they are needed, and print the peak resident memory in MB.
+
+    ``large``: images of 4000 x 3000 instead, and layer1; ``"whole"`` runs the whole image first, ``"part"``
+    as the package does.
+    """
     torch.set_num_threads(2)
     model = torchvision.models.get_model(name, weights=None)
-    batches = (torch.randn(16, 3, 224, 224) for _ in range(-(-images // 16)))
-    sources = [FeatureUnit("layer4" if hasattr(model, "layer4") else None), ModelOutput()]
+    if large is None:
+        batches = (torch.randn(16, 3, 224, 224) for _ in range(-(-images // 16)))
+        sources = [FeatureUnit("layer4" if hasattr(model, "layer4") else None), ModelOutput()]
+    else:
+        batches = (torch.rand(1, 3, 3000, 4000) for _ in range(images))
+        sources = [FeatureUnit("layer1")]
+        if large == "whole":
+            _resolving._LARGE = 1 << 40
     SensitivityMaps(model, sources).attribute(batches, max_examples=images)
     # Not getrusage(), whose maximum begins with that of the process this one was started from.
     peak = next(
@@ -379,9 +407,10 @@ def main() -> None:
     parser.add_argument("--precision", default=None, choices=("float32", "bfloat16"))
     parser.add_argument("--json", type=Path, default=None, help="write the rows there as well")
     parser.add_argument("--memory-of", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-large", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of is not None:
-        run_for_memory(options.memory_of, options.model)
+        run_for_memory(options.memory_of, options.model, options.memory_large)
         return
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -461,6 +490,14 @@ def main() -> None:
             f"memory      peak RSS {small:.0f} MB at 100 images, {large_run:.0f} MB at 2,000"
             "   target: within 50 MB"
         )
+    if "large memory" in options.rows:
+        part, whole = (peak_memory(6, "resnet18", way) for way in ("part", "whole"))
+        rows.append({"row": "large memory", "peak_mb_part": part, "peak_mb_whole": whole})
+        print(
+            f"large memory   peak RSS of 6 images of 4000 x 3000, layer1: {part:.0f} MB; whole {whole:.0f} MB"
+        )
+    if "index" in options.rows:
+        rows += [seconds_of_index(side) for side in (224, 1024)]
     if options.json is not None:
         record = {key: str(value) for key, value in vars(options).items()}
         write_json(options.json, {"options": record, "machine": machine, "rows": rows})

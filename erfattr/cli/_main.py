@@ -209,7 +209,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print_how(seconds: float) -> None:
-    """Print with what the command ran, and what it took."""
+    """Say with what the command ran, and what it took: beside its output, which another program may read."""
     from erfattr._files import environment
     from erfattr._processes import is_first_process
 
@@ -224,8 +224,9 @@ def _print_how(seconds: float) -> None:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         took += f", {peak / (1e6 if sys.platform == 'darwin' else 1e3):,.0f} MB of memory at most"
-    print(f"\nPython {used['python']} on {used['platform']}, {threads} thread{'s' * (threads != 1)}")
-    print(f"{versions}\ntook {took}")
+    say(f"Python {used['python']} on {used['platform']}, {threads} thread{'s' * (threads != 1)}")
+    say(versions)
+    say(f"took {took}")
 
 
 def _best_device(*, quiet: bool) -> str:

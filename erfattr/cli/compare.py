@@ -31,8 +31,7 @@ def run(options: argparse.Namespace) -> None:
         if is_first_process():
             print(f"seed {result.seed}, {name}: {result_line(result)}", flush=True)
 
-    # The images that maps are computed over are as large as the recipe says.
-    with naming(path="--output", images="--set map_size"):
+    with naming(path="--output", map_size="--set map_size"):
         comparison = compare_training(
             lambda seed: original_model(options, classes, seed),
             variants,

@@ -22,7 +22,7 @@ from erfattr.report.figures import draw_figures
 from erfattr.report.text_table import text_table
 from erfattr.training.data import TrainingImages
 from erfattr.training.hardware import Hardware
-from erfattr.training.pixel_use import PixelUse, measure_pixel_use
+from erfattr.training.pixel_use import PixelUse, SmallImagesError, measure_pixel_use
 from erfattr.training.recipes import Recipe
 from erfattr.training.runs import TrainingRun, train
 from erfattr.training.tasks import task_of
@@ -267,7 +267,8 @@ def compare_training(
     Raises:
         TypeError: an argument is of the wrong type.
         ValueError: fewer than two variants or seeds, or one twice; an unknown variant (the nearest names are
-            suggested); or as `erfattr.training.runs.train` and `measure_pixel_use`.
+            suggested); a ``map_size`` of fewer than three strides; or as `erfattr.training.runs.train` and
+            `measure_pixel_use`.
         ImportError: Lightning is not installed.
         OSError: the folder cannot be written to.
     """
@@ -285,15 +286,18 @@ def compare_training(
     with writing(folder) as stage:
         maps = images.maps(n_map_images)
         # What cannot be measured shows before anything is trained.
-        first = {
-            name: _measured(
-                _run_folder(folder, name, seeds[0]) / _BEFORE,
-                make_variant(name, original, seeds[0]),
-                maps,
-                device,
-            )
-            for name in variants
-        }
+        try:
+            first = {
+                name: _measured(
+                    _run_folder(folder, name, seeds[0]) / _BEFORE,
+                    make_variant(name, original, seeds[0]),
+                    maps,
+                    device,
+                )
+                for name in variants
+            }
+        except SmallImagesError as error:  # they are as large as the recipe says
+            raise ValueError(f"map_size: {str(error).removeprefix('images: ')}") from error
         runs: dict[str, list[TrainingRun]] = {name: [] for name in variants}
         before: dict[str, list[PixelUse]] = {name: [] for name in variants}
         after: dict[str, list[PixelUse]] = {name: [] for name in variants}

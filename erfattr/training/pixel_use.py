@@ -66,6 +66,10 @@ class PixelUse:
         return self.centroid[0] - self.image_center[0], self.centroid[1] - self.image_center[1]
 
 
+class SmallImagesError(ValueError):
+    """The images hold fewer than three of the network's strides."""
+
+
 def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) -> PixelUse:
     """Measure imbalance, phase contrast and alignment of a network over images, in one pass.
 
@@ -108,7 +112,7 @@ def measure_pixel_use(model: nn.Module, images: Tensor, batch_size: int = 16) ->
     if period is None:
         raise ValueError(f"model: expected a stride of whole pixels, got {field.stride} in {field.layer}")
     if height < 3 * period[0] - 2 or width < 3 * period[1] - 2:
-        raise ValueError(
+        raise SmallImagesError(
             f"images: expected at least three strides of {period[0]} x {period[1]} pixels, "
             f"got {height} x {width}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +14,9 @@ HOWTO = sorted(path for path in (ROOT / "docs" / "howto").glob("*.md") if path.n
 
 
 @pytest.fixture
-def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery_pages", ROOT / "docs" / "gallery_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gallery(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("gallery_pages")
 
 
 def test_every_example_stands_in_one_section(gallery: ModuleType) -> None:

@@ -235,3 +235,16 @@ def test_bad_arguments(images: TrainingImages, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="n_map_images: expected a positive integer, got 0"):
         compare_training(build, ["original", "padded"], images, [0, 1], tmp_path / "new", n_map_images=0)
     assert not (tmp_path / "new").exists()
+
+
+def test_images_too_small_for_maps_are_refused_before_anything_is_trained(
+    images: TrainingImages, tmp_path: Path
+) -> None:
+    def deeper(seed: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 3, 3, stride=2, padding=1), *build(seed))
+
+    small = TrainingImages(images.source, replace(RECIPE, map_size=9))
+    message = r"^map_size: expected at least three strides of 4 x 4 pixels, got 9 x 9$"
+    with pytest.raises(ValueError, match=message):
+        compare_training(deeper, ["original", "padded"], small, [0, 1], tmp_path, hardware=CPU)
+    assert not list(tmp_path.iterdir())
